@@ -1,0 +1,23 @@
+# What our own programs (tests, examples, plug-in) are compiled with. The library itself carries none of it.
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/lib")
+# One relative run path, right from bin/ and from lib/: a build folder may be moved or copied whole.
+set(CMAKE_BUILD_WITH_INSTALL_RPATH ON)
+set(CMAKE_INSTALL_RPATH "$ORIGIN/../lib")
+set(CMAKE_CXX_EXTENSIONS OFF)
+
+add_library(zeromerge_warnings INTERFACE)
+target_compile_options(zeromerge_warnings INTERFACE -Wall -Wextra -Wpedantic -Wshadow
+                                                    $<$<BOOL:${ZEROMERGE_WERROR}>:-Werror>)
+
+add_library(zeromerge_programs INTERFACE)
+target_link_libraries(zeromerge_programs INTERFACE zeromerge::zeromerge zeromerge_warnings)
+if(ZEROMERGE_NATIVE)
+  target_compile_options(zeromerge_programs INTERFACE -march=native)
+endif()
+if(ZEROMERGE_SANITIZE)
+  list(JOIN ZEROMERGE_SANITIZE "," sanitizers)
+  target_compile_options(zeromerge_programs INTERFACE -fsanitize=${sanitizers} -fno-sanitize-recover=all
+                                                      -fno-omit-frame-pointer)
+  target_link_options(zeromerge_programs INTERFACE -fsanitize=${sanitizers})
+endif()
