@@ -23,7 +23,7 @@ function(zeromerge_pypi_download requirement kind file sha256)
     if(found STREQUAL sha256)
       return()
     endif()
-    message(STATUS "${path} is damaged (SHA-256 ${found}): fetching it again")
+    message(NOTICE "${path} is damaged (SHA-256 ${found}): fetching it again")
     file(REMOVE "${path}")
   endif()
 
@@ -36,7 +36,7 @@ function(zeromerge_pypi_download requirement kind file sha256)
                         "Or put ${file} into ${ZEROMERGE_DOWNLOADS} by hand.")
   endif()
 
-  message(STATUS "Fetching ${requirement} (once) to ${ZEROMERGE_DOWNLOADS}")
+  message(NOTICE "Fetching ${requirement} (once) to ${ZEROMERGE_DOWNLOADS}")
   file(MAKE_DIRECTORY "${ZEROMERGE_DOWNLOADS}")
   # Into a folder of its own first: an interrupted download must not look like a finished one.
   set(partial "${path}.part")
