@@ -1,0 +1,122 @@
+// A cache whose policy was chosen at run time: virtual calls per layer and call, never per entry.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "zeromerge/cache/cache.hpp"
+
+namespace zeromerge {
+
+// One layer of one sequence; see LayerCache for what the calls do and throw.
+class AnyLayer {
+ public:
+  virtual ~AnyLayer() = default;
+  virtual void prefill(const RowView& q, const RowView& k, const RowView& v, const OutView& out) = 0;
+  virtual void decode(const RowView& q, const RowView& k, const RowView& v, const OutView& out) = 0;
+  virtual void finish_prompt() = 0;
+  virtual void clear() = 0;
+  virtual bool can_truncate() const = 0;
+  virtual void truncate(std::size_t tokens) = 0;
+  virtual std::size_t tokens() const = 0;
+  virtual bool in_prompt() const = 0;
+  virtual std::size_t bytes() const = 0;
+
+  // Looking into a head: its entries by slot. What a policy does not keep reads as 0 (mass: 1).
+  virtual std::size_t entries(std::size_t head) const = 0;
+  virtual std::size_t head_bytes(std::size_t head) const = 0;
+  virtual void read_key(std::size_t head, std::size_t slot, float* out) const = 0;    // [head_dim]
+  virtual void read_value(std::size_t head, std::size_t slot, float* out) const = 0;  // [head_dim]
+  virtual float mass(std::size_t head, std::size_t slot) const = 0;
+  virtual float score(std::size_t head, std::size_t slot) const = 0;
+  virtual std::size_t position(std::size_t head, std::size_t slot) const = 0;
+};
+
+class AnyCache {
+ public:
+  virtual ~AnyCache() = default;
+  virtual AnyLayer& layer(std::size_t layer, std::size_t sequence = 0) = 0;
+  virtual void finish_prompt(std::size_t sequence = 0) = 0;
+  virtual void clear(std::size_t sequence = 0) = 0;
+  virtual const Geometry& geometry() const = 0;
+  virtual CacheBytes bytes() const = 0;
+  virtual std::size_t workspace_bytes() const = 0;
+  virtual void set_executor(Executor executor) = 0;
+  const std::string& spec() const noexcept { return spec_; }  // the text it was made from
+
+ protected:
+  explicit AnyCache(std::string spec) : spec_(std::move(spec)) {}
+
+ private:
+  std::string spec_;
+};
+
+namespace detail {
+
+template <class P>
+class LayerAdapter final : public AnyLayer {
+ public:
+  explicit LayerAdapter(LayerCache<P>& layer) : layer_(layer) {}
+  void prefill(const RowView& q, const RowView& k, const RowView& v, const OutView& out) override {
+    layer_.prefill(q, k, v, out);
+  }
+  void decode(const RowView& q, const RowView& k, const RowView& v, const OutView& out) override {
+    layer_.decode(q, k, v, out);
+  }
+  void finish_prompt() override { layer_.finish_prompt(); }
+  void clear() override { layer_.clear(); }
+  bool can_truncate() const override { return layer_.can_truncate(); }
+  void truncate(std::size_t tokens) override { layer_.truncate(tokens); }
+  std::size_t tokens() const override { return layer_.tokens(); }
+  bool in_prompt() const override { return layer_.in_prompt(); }
+  std::size_t bytes() const override { return layer_.bytes(); }
+  std::size_t entries(std::size_t head) const override { return layer_.head(head).size(); }
+  std::size_t head_bytes(std::size_t head) const override { return layer_.head(head).bytes(); }
+  void read_key(std::size_t head, std::size_t slot, float* out) const override { layer_.head(head).read_key(slot, out); }
+  void read_value(std::size_t head, std::size_t slot, float* out) const override {
+    layer_.head(head).read_value(slot, out);
+  }
+  float mass(std::size_t head, std::size_t slot) const override {
+    const float* mass = layer_.head(head).mass();
+    return mass != nullptr ? mass[slot] : 1.0f;
+  }
+  float score(std::size_t head, std::size_t slot) const override {
+    const float* score = layer_.head(head).score();
+    return score != nullptr ? score[slot] : 0.0f;
+  }
+  std::size_t position(std::size_t head, std::size_t slot) const override { return layer_.head(head).position()[slot]; }
+
+ private:
+  LayerCache<P>& layer_;
+};
+
+template <class P>
+class CacheAdapter final : public AnyCache {
+ public:
+  CacheAdapter(std::string spec, const Geometry& geometry, P policy, CacheOptions options)
+      : AnyCache(std::move(spec)), cache_(geometry, std::move(policy), std::move(options)) {
+    for (std::size_t s = 0; s < cache_.sequences(); ++s)
+      for (std::size_t l = 0; l < geometry.layers; ++l) layers_.emplace_back(cache_.layer(l, s));
+  }
+  AnyLayer& layer(std::size_t number, std::size_t sequence) override {
+    (void)cache_.layer(number, sequence);  // checks the range
+    return layers_[sequence * cache_.geometry().layers + number];
+  }
+  void finish_prompt(std::size_t sequence) override { cache_.finish_prompt(sequence); }
+  void clear(std::size_t sequence) override { cache_.clear(sequence); }
+  const Geometry& geometry() const override { return cache_.geometry(); }
+  CacheBytes bytes() const override { return cache_.bytes(); }
+  std::size_t workspace_bytes() const override { return cache_.workspace_bytes(); }
+  void set_executor(Executor executor) override { cache_.set_executor(std::move(executor)); }
+
+ private:
+  KvCache<P> cache_;
+  std::vector<LayerAdapter<P>> layers_;
+};
+
+}  // namespace detail
+}  // namespace zeromerge

@@ -1,0 +1,82 @@
+// The whole cache: layers times independent sequences, one policy, one executor, one scratch memory.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "zeromerge/cache/layer.hpp"
+
+namespace zeromerge {
+
+struct CacheOptions {
+  std::size_t sequences = 1;                // independent, side by side
+  Executor executor = serial();             // where the work of a call runs
+  std::size_t chunk = 512;                  // bounded mode: tokens of a prompt taken at once
+  std::size_t first_layer = 0;              // the model's number of layer 0 of this cache (budgets may depend on it)
+  std::shared_ptr<Workspace> workspace;     // share it between caches that are used one at a time; null: an own one
+};
+
+// Held now and the most at once, in bytes: keys, values and everything kept per entry. Scratch is workspace_bytes().
+struct CacheBytes {
+  std::size_t held;
+  std::size_t peak;
+};
+
+// Calls on one cache come one at a time; its executor parallelises inside a call. Movable, not copyable.
+template <class P>
+class KvCache {
+ public:
+  // Throws Error on an impossible geometry or, where it can be known without a prompt, an impossible budget.
+  KvCache(const Geometry& geometry, P policy, CacheOptions options = {}) {
+    geometry.validate();
+    if (options.sequences == 0 || options.chunk == 0) fail("cache: sequences and chunk must be at least 1");
+    if (!options.workspace) options.workspace = std::make_shared<Workspace>();
+    sequences_ = options.sequences;
+    context_.reset(new LayerContext<P>{geometry, std::move(policy), std::move(options.executor),
+                                       std::move(options.workspace), options.chunk, {}});
+    for (std::size_t s = 0; s < sequences_; ++s)
+      for (std::size_t l = 0; l < geometry.layers; ++l) layers_.emplace_back(context_.get(), options.first_layer + l);
+  }
+
+  KvCache(KvCache&&) noexcept = default;
+  KvCache& operator=(KvCache&& other) noexcept {  // by exchange: layers must not outlive the ledger they count in
+    std::swap(sequences_, other.sequences_);
+    context_.swap(other.context_);
+    layers_.swap(other.layers_);
+    return *this;
+  }
+
+  LayerCache<P>& layer(std::size_t number, std::size_t sequence = 0) { return layers_[place(number, sequence)]; }
+  const LayerCache<P>& layer(std::size_t number, std::size_t sequence = 0) const { return layers_[place(number, sequence)]; }
+
+  // Ends the prompt of a sequence in all layers; see LayerCache::finish_prompt.
+  void finish_prompt(std::size_t sequence = 0) {
+    for (std::size_t l = 0; l < geometry().layers; ++l) layer(l, sequence).finish_prompt();
+  }
+  void clear(std::size_t sequence = 0) {
+    for (std::size_t l = 0; l < geometry().layers; ++l) layer(l, sequence).clear();
+  }
+
+  const Geometry& geometry() const noexcept { return context_->geometry; }
+  const P& policy() const noexcept { return context_->policy; }
+  std::size_t sequences() const noexcept { return sequences_; }
+  CacheBytes bytes() const noexcept { return {context_->ledger.held(), context_->ledger.peak()}; }
+  std::size_t workspace_bytes() const noexcept { return context_->workspace->bytes(); }
+  void set_executor(Executor executor) { context_->executor = std::move(executor); }
+
+ private:
+  std::size_t place(std::size_t number, std::size_t sequence) const {
+    if (number >= geometry().layers || sequence >= sequences_)
+      fail("cache: it has ", geometry().layers, " layers and ", sequences_, " sequences, asked for layer ", number,
+           " of sequence ", sequence);
+    return sequence * geometry().layers + number;
+  }
+
+  std::size_t sequences_ = 0;
+  std::unique_ptr<LayerContext<P>> context_;
+  std::vector<LayerCache<P>> layers_;  // [sequences][layers]; destroyed before the ledger they count in
+};
+
+}  // namespace zeromerge

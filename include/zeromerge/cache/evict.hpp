@@ -1,0 +1,162 @@
+// Who leaves: at the end of a prompt (compress) and for every decoded token (evict_one).
+//
+// Slots of a head: sinks | residual | context | recent. While a head grows, slots follow the order of arrival. Once it is full the
+// recent area is a ring: the oldest takes the place of the entry that leaves, the new token takes the oldest's place.
+//
+// As the reference does it (Areas::as_reference), otherwise as the second half of each line says:
+//  - the ring has one place fewer than the recent area, so the oldest recent token of a prompt is a candidate; the ring has all;
+//  - a prompt that fits marks no residual entries and its first tokens become them; they are made from the first leavers;
+//  - the leaver of the ring never competes; it does;
+//  - context is stored by falling score; in the order of arrival.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <numeric>
+#include <span>
+#include <vector>
+
+#include "zeromerge/cache/policy.hpp"
+#include "zeromerge/storage/head.hpp"
+
+namespace zeromerge {
+
+// The state of a head's areas; the entries themselves lie in the Head.
+struct HeadState {
+  Division division;
+  std::size_t residuals = 0;    // merged entries that exist, behind the sinks
+  std::size_t ring_next = 0;    // the ring's oldest place
+  bool ring = false;            // the ring has turned: slots of the recent area are no longer in order of arrival
+
+  std::size_t ring_places(bool as_reference) const noexcept { return division.recent - (as_reference ? 1 : 0); }
+};
+
+namespace detail {
+
+// Slots [first, last) by falling importance, the best `keep` of them; ties go to the lower slot.
+template <class P, class H>
+std::vector<std::size_t> best_slots(const P& policy, const H& head, std::size_t first, std::size_t last, std::size_t keep,
+                                    std::size_t tokens) {
+  std::vector<float> value(last - first);
+  for (std::size_t j = first; j < last; ++j)
+    value[j - first] = policy.score.importance(head.score()[j], tokens - head.position()[j]);
+  std::vector<std::size_t> slots(last - first);
+  std::iota(slots.begin(), slots.end(), first);
+  std::stable_sort(slots.begin(), slots.end(),
+                   [&](std::size_t a, std::size_t b) { return value[a - first] > value[b - first]; });
+  slots.resize(keep);
+  return slots;
+}
+
+}  // namespace detail
+
+// Writes the compressed form of `head` (slots in order of arrival, size above the division's capacity) into `target`, an empty
+// head with room for capacity + 1. `tokens`: how many the sequence has seen.
+template <class P, class H>
+void compress(const P& policy, const H& head, HeadState& state, H& target, std::size_t tokens) {
+  const Division& d = state.division;
+  const std::size_t kept_sinks = d.sinks;
+  const std::size_t first = kept_sinks + state.residuals;
+  const std::size_t last = head.size() - d.recent;
+  auto context = detail::best_slots(policy, head, first, last, d.capacity - d.sinks - d.residual - d.recent, tokens);
+  std::vector<char> kept(head.size(), 0);
+  for (const std::size_t slot : context) kept[slot] = 1;
+  if (!policy.areas.as_reference) std::sort(context.begin(), context.end());
+
+  std::size_t to = 0;
+  for (; to < first; ++to) target.copy(head, to, to);
+  target.set_size(first);
+  std::vector<std::size_t> leavers;
+  for (std::size_t slot = first; slot < last; ++slot)
+    if (!kept[slot]) leavers.push_back(slot);
+  // Contiguous groups, the first (leavers mod groups) one longer; residual entries that do not exist yet are served first.
+  for (std::size_t g = 0, at = 0; g < d.residual; ++g) {
+    const std::size_t length = leavers.size() / d.residual + (g < leavers.size() % d.residual ? 1 : 0);
+    if (length == 0) break;
+    const std::size_t r = (state.residuals + g) % d.residual;
+    policy.merge.fold_group(head, std::span(leavers).subspan(at, length), target, kept_sinks + r, policy.score);
+    target.set_size(std::max(target.size(), kept_sinks + r + 1));
+    at += length;
+  }
+  to = target.size();
+  state.residuals = to - kept_sinks;
+  for (const std::size_t slot : context) target.copy(head, slot, to++);
+  for (std::size_t slot = last; slot < head.size(); ++slot) target.copy(head, slot, to++);
+  target.set_size(to);
+  state.ring = false;
+  state.ring_next = 0;
+}
+
+namespace detail {
+
+template <class P, class H>
+std::size_t least_important(const P& policy, const H& head, std::size_t first, std::size_t last, std::size_t tokens) {
+  std::size_t victim = first;
+  float least = policy.score.importance(head.score()[first], tokens - head.position()[first]);
+  for (std::size_t j = first + 1; j < last; ++j) {
+    const float value = policy.score.importance(head.score()[j], tokens - head.position()[j]);
+    if (!(value < least)) continue;
+    least = value;
+    victim = j;
+  }
+  return victim;
+}
+
+// Exchanges two slots; `spare` is a free slot behind the last entry.
+template <class H>
+void exchange(H& head, std::size_t a, std::size_t b, std::size_t spare) noexcept {
+  if (a == b) return;
+  head.copy(head, a, spare);
+  head.copy(head, b, a);
+  head.copy(head, spare, b);
+}
+
+}  // namespace detail
+
+// Brings a head that has just taken a token back to its capacity; nothing to do while it fits. `tokens`: seen, the new one included.
+template <class P, class H>
+void evict_one(const P& policy, H& head, HeadState& state, std::size_t tokens) noexcept {
+  const Division& d = state.division;
+  const bool reference = policy.areas.as_reference;
+  const std::size_t pending = d.residual > state.residuals ? d.residual - state.residuals : 0;
+  if (d.capacity == kUnlimited || head.size() <= d.capacity - (reference ? 0 : pending)) return;
+  if (reference) state.residuals = d.residual;
+  const std::size_t first = d.sinks + state.residuals;
+  if (!reference && pending > 0) {  // the least important entry becomes a residual entry where it stands in the order of slots
+    const std::size_t victim = detail::least_important(policy, head, first, head.size() - d.recent, tokens);
+    detail::exchange(head, victim, first, head.size());
+    ++state.residuals;
+    return;
+  }
+  const std::size_t newest = head.size() - 1;
+  const std::size_t places = state.ring_places(reference);
+  const std::size_t ring = newest - places;
+  const std::size_t oldest = ring + state.ring_next;
+  std::size_t victim = detail::least_important(policy, head, first, ring, tokens);
+  if (!reference) {
+    const auto value = [&](std::size_t j) { return policy.score.importance(head.score()[j], tokens - head.position()[j]); };
+    if (value(oldest) < value(victim)) victim = oldest;
+  }
+  policy.merge.fold(head, victim, d.sinks, state.residuals, policy.score);
+  head.move(oldest, victim);
+  head.move(newest, oldest);
+  head.set_size(newest);
+  state.ring_next = (state.ring_next + 1) % places;
+  state.ring = true;
+}
+
+// Puts a turned ring back into the order of arrival, so that a new prompt can follow.
+template <class P, class H>
+void straighten(const P& policy, H& head, HeadState& state) {
+  if (!state.ring) return;
+  const std::size_t places = state.ring_places(policy.areas.as_reference);
+  const std::size_t first = head.size() - places;
+  H copy = head.sibling();
+  copy.reserve(places);
+  for (std::size_t i = 0; i < places; ++i) copy.copy(head, first + (state.ring_next + i) % places, i);
+  for (std::size_t i = 0; i < places; ++i) head.copy(copy, i, first + i);
+  state.ring = false;
+  state.ring_next = 0;
+}
+
+}  // namespace zeromerge

@@ -1,0 +1,277 @@
+// The cache of one layer of one sequence: the order of a call is append, attend, score, budget, merge.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "zeromerge/cache/attend.hpp"
+#include "zeromerge/cache/evict.hpp"
+#include "zeromerge/cache/policy.hpp"
+#include "zeromerge/cache/query_window.hpp"
+#include "zeromerge/core/check.hpp"
+
+namespace zeromerge {
+
+// What the layers of a cache share; owned by the cache, so that a layer can be moved with it.
+template <class P>
+struct LayerContext {
+  Geometry geometry;
+  P policy;
+  Executor executor;
+  std::shared_ptr<Workspace> workspace;
+  std::size_t chunk;  // tokens of a prompt taken at once in bounded mode
+  ByteLedger ledger;
+};
+
+template <class P>
+class LayerCache {
+ public:
+  using HeadType = Head<typename P::Key, typename P::Value>;
+
+  // `index`: the layer's number in the model (budgets may depend on it).
+  LayerCache(LayerContext<P>* context, std::size_t index)
+      : context_(context),
+        index_(index),
+        states_(context->geometry.kv_heads),
+        window_(context->policy.score.tail_rows(), context->geometry.kv_heads,
+                context->geometry.group() * kernels::round_up(context->geometry.head_dim, 16), &context->ledger) {
+    const Geometry& g = context->geometry;
+    heads_.reserve(g.kv_heads);
+    for (std::size_t h = 0; h < g.kv_heads; ++h) heads_.emplace_back(g.head_dim, context->policy.fields(), &context->ledger);
+  }
+
+  // Takes tokens of a prompt: q [tokens][query_heads][head_dim], k and v [tokens][kv_heads][head_dim] (keys after RoPE). Writes
+  // their exact causal attention over everything the cache holds to out [tokens][query_heads][head_dim]. A prompt may come in
+  // any number of calls; after decoded tokens a call starts the next one.
+  // Throws Error, with nothing changed, on wrong shapes and on values that are not finite or not storable.
+  void prefill(const RowView& q, const RowView& k, const RowView& v, const OutView& out) {
+    check(q, k, v, out, q.tokens);
+    if (q.tokens == 0) return;
+    if (!context_->policy.bounded) return take_chunk(q, k, v, out);
+    for (std::size_t t = 0; t < q.tokens; t += context_->chunk) {
+      const std::size_t n = std::min(context_->chunk, q.tokens - t);
+      OutView part = out;
+      part.data = out.row(t, 0);
+      part.tokens = n;
+      take_chunk(q.slice(t, n), k.slice(t, n), v.slice(t, n), part);
+      finish_scores();
+      fit_to_budget();
+    }
+  }
+
+  // Ends the prompt: scores its last rows and brings every head to its budget. Implied by the first decode.
+  // Throws Error, with nothing changed, if the budget is impossible for this prompt.
+  void finish_prompt() {
+    if (!in_prompt_) return;
+    (void)capacities_possible();
+    finish_scores();
+    fit_to_budget();
+    window_.clear();
+    context_->workspace->release_prompt();
+    in_prompt_ = false;
+  }
+
+  // Takes one token and writes its attention over everything held, itself included. Shapes as in prefill with tokens = 1.
+  void decode(const RowView& q, const RowView& k, const RowView& v, const OutView& out) {
+    check(q, k, v, out, 1);
+    finish_prompt();
+    for (std::size_t h = 0; h < heads_.size(); ++h) reserve_for_decode(h);
+    append(k, v);
+    const auto layer = view();
+    const float* stacked = detail::stack_queries(layer, q);
+    const auto plan = detail::plan_decode(layer, segment_offset_, row_start_);
+    const std::size_t group = context_->geometry.group();
+    context_->executor(segment_offset_.back(), [&](std::size_t item) {
+      std::size_t h = 0;
+      while (segment_offset_[h + 1] <= item) ++h;
+      detail::attend_segment(layer, plan, stacked + h * group * layer.q_stride(), h, item - segment_offset_[h]);
+    });
+    context_->executor(heads_.size(), [&](std::size_t h) {
+      detail::combine_segments(layer, plan, h, out);
+      if constexpr (P::ScoreType::needs_probabilities) {
+        detail::add_probabilities(layer, plan, h, context_->policy.score.decay());
+        evict_one(context_->policy, heads_[h], states_[h], tokens_);
+      }
+    });
+  }
+
+  void clear() noexcept {
+    for (auto& head : heads_) head.clear();
+    std::fill(states_.begin(), states_.end(), HeadState{});
+    window_.clear();
+    tokens_ = rows_since_scores_ = 0;
+    in_prompt_ = true;
+  }
+
+  // Nothing has been folded or dropped yet, so the cache can go back to any earlier length.
+  bool can_truncate() const noexcept {
+    return std::all_of(heads_.begin(), heads_.end(), [&](const HeadType& head) { return head.size() == tokens_; });
+  }
+
+  // Forgets all but the first `tokens`. Throws Error if entries have been folded. With an exact score the rows that are
+  // forgotten keep their part in it; with a bounded tail they do not.
+  void truncate(std::size_t tokens) {
+    if (tokens > tokens_) fail("truncate: the layer holds ", tokens_, " tokens, asked to keep ", tokens);
+    if (!can_truncate()) fail("truncate: entries have been folded; the past of ", tokens_, " tokens is no longer there");
+    for (auto& head : heads_) head.truncate(tokens);
+    window_.drop_last(tokens_ - tokens);
+    rows_since_scores_ -= std::min(rows_since_scores_, tokens_ - tokens);
+    tokens_ = tokens;
+    in_prompt_ = true;
+  }
+
+  std::size_t tokens() const noexcept { return tokens_; }  // seen so far
+  bool in_prompt() const noexcept { return in_prompt_; }
+  std::size_t index() const noexcept { return index_; }
+  const HeadType& head(std::size_t h) const noexcept { return heads_[h]; }
+  const HeadState& state(std::size_t h) const noexcept { return states_[h]; }
+  std::size_t bytes() const noexcept {
+    std::size_t sum = window_.bytes();
+    for (const auto& head : heads_) sum += head.bytes();
+    return sum;
+  }
+
+ private:
+  detail::LayerView<HeadType> view() {
+    return {context_->geometry, std::span<HeadType>(heads_), *context_->workspace, context_->executor};
+  }
+
+  void check(const RowView& q, const RowView& k, const RowView& v, const OutView& out, std::size_t tokens) const {
+    const Geometry& g = context_->geometry;
+    detail::check_shape("q", q, tokens, g.query_heads, g.head_dim);
+    detail::check_shape("k", k, tokens, g.kv_heads, g.head_dim);
+    detail::check_shape("v", v, tokens, g.kv_heads, g.head_dim);
+    detail::check_shape("out", out, tokens, g.query_heads, g.head_dim);
+    constexpr const char* kWider = "store it as bf16 or f32";
+    detail::check_values("q", q, 60000.0f / g.attention_scale(), "scale the queries down");
+    detail::check_values("k", k, largest_storable(element_of<typename P::Key>), kWider);
+    detail::check_values("v", v, largest_storable(element_of<typename P::Value>), kWider);
+  }
+
+  // Appends whole tokens behind what is there and attends; the score follows when it is due.
+  void take_chunk(const RowView& q, const RowView& k, const RowView& v, const OutView& out) {
+    const std::size_t rows = q.tokens * context_->geometry.query_heads;
+    for (std::size_t h = 0; h < heads_.size(); ++h) {
+      straighten(context_->policy, heads_[h], states_[h]);
+      heads_[h].reserve(heads_[h].size() + q.tokens);
+    }
+    const bool tail = context_->policy.score.tail_rows() != 0;
+    if (P::ScoreType::needs_probabilities && tail) window_.reserve(q.tokens);
+    float* lse = context_->workspace->floats(Workspace::row_lse, rows);
+    in_prompt_ = true;
+    append(k, v);
+    const auto layer = view();
+    const float* stacked = detail::stack_queries(layer, q);
+    detail::attend_prompt(layer, stacked, q.tokens, out, lse);
+    if constexpr (P::ScoreType::needs_probabilities) {
+      if (tail) {
+        window_.append(stacked, q.tokens);
+        rows_since_scores_ += q.tokens;
+      } else {
+        add_rows(layer, stacked, q.tokens, lse, q.tokens);
+      }
+    }
+  }
+
+  // score <- decay^passed * score + the last `rows` query rows, weighted.
+  void add_rows(const detail::LayerView<HeadType>& layer, const float* stacked, std::size_t rows, const float* lse,
+                std::size_t passed) {
+    std::vector<float> weight(rows);
+    for (std::size_t t = 0; t < rows; ++t)
+      weight[t] = static_cast<float>(context_->policy.score.weight(rows - 1 - t));
+    detail::add_columns(layer, stacked, rows, lse, weight, static_cast<float>(context_->policy.score.weight(passed)));
+  }
+
+  // Bounded tail: counts the rows kept since the last time.
+  void finish_scores() {
+    if constexpr (P::ScoreType::needs_probabilities) {
+      const std::size_t rows = std::min(window_.tokens(), rows_since_scores_);
+      if (rows == 0) return;
+      const auto layer = view();
+      const std::size_t all = rows * context_->geometry.query_heads;
+      float* stacked = context_->workspace->floats(Workspace::queries, all * layer.q_stride());
+      float* lse = context_->workspace->floats(Workspace::row_lse, all);
+      window_.read_last(rows, stacked);
+      detail::prompt_lse(layer, stacked, rows, lse);
+      add_rows(layer, stacked, rows, lse, rows_since_scores_);
+      window_.drop_last(window_.tokens());
+      rows_since_scores_ = 0;
+    }
+  }
+
+  std::vector<Division> capacities_possible() const {
+    const P& policy = context_->policy;
+    BudgetQuery query{index_, heads_.size(), tokens_, least_capacity(policy)};
+    std::vector<std::vector<float>> importance;
+    if (policy.budget.needs_importance && P::ScoreType::needs_probabilities) {
+      for (const auto& head : heads_) {
+        importance.emplace_back(head.size());
+        for (std::size_t j = 0; j < head.size(); ++j)
+          importance.back()[j] = policy.score.importance(head.score()[j], tokens_ - head.position()[j]);
+      }
+      query.importance = importance;
+    }
+    std::vector<Division> divisions;
+    for (const std::size_t capacity : policy.budget.capacities(query)) divisions.push_back(divide(policy, capacity));
+    return divisions;
+  }
+
+  // Gives every head its capacity and compresses those that exceed it. Memory is taken one after another, the work is parallel.
+  void fit_to_budget() {
+    const auto divisions = capacities_possible();
+    std::vector<HeadType> targets;
+    for (std::size_t h = 0; h < heads_.size(); ++h) {
+      targets.push_back(heads_[h].sibling());
+      if (heads_[h].size() > divisions[h].capacity) targets[h].fit(divisions[h].capacity + 1);
+    }
+    context_->executor(heads_.size(), [&](std::size_t h) {
+      states_[h].division = divisions[h];
+      if (heads_[h].size() > divisions[h].capacity)
+        compress(context_->policy, heads_[h], states_[h], targets[h], tokens_);
+    });
+    for (std::size_t h = 0; h < heads_.size(); ++h)
+      if (heads_[h].size() > divisions[h].capacity) heads_[h].swap(targets[h]);
+  }
+
+  void append(const RowView& k, const RowView& v) noexcept {
+    const std::size_t dim = context_->geometry.head_dim;
+    const std::size_t first = tokens_;
+    context_->executor(heads_.size(), [&](std::size_t h) {
+      float key[kMaxHeadDim];
+      float value[kMaxHeadDim];
+      for (std::size_t t = 0; t < k.tokens; ++t) {
+        detail::read_row(k.row(t, h), k.type, dim, 1.0f, key);
+        detail::read_row(v.row(t, h), v.type, dim, 1.0f, value);
+        heads_[h].append(key, value, static_cast<std::uint32_t>(first + t));
+      }
+    });
+    tokens_ += k.tokens;
+  }
+
+  // One entry more and, while the head is below its capacity, a spare slot; in steps, so that few tokens allocate.
+  void reserve_for_decode(std::size_t h) {
+    HeadType& head = heads_[h];
+    const std::size_t capacity = states_[h].division.capacity;
+    const std::size_t most = capacity == kUnlimited ? kUnlimited : capacity + 1;
+    if (head.capacity() >= std::min(head.size() + 2, most)) return;
+    head.reserve(std::min(head.size() + 2 + std::clamp<std::size_t>(head.size() / 8, 16, 512), most));
+  }
+
+  LayerContext<P>* context_;
+  std::size_t index_;
+  std::vector<HeadType> heads_;    // [kv_heads]
+  std::vector<HeadState> states_;  // [kv_heads]
+  QueryWindow window_;
+  std::size_t tokens_ = 0;
+  std::size_t rows_since_scores_ = 0;
+  bool in_prompt_ = true;
+  std::vector<std::size_t> segment_offset_;
+  std::vector<std::size_t> row_start_;
+};
+
+}  // namespace zeromerge

@@ -1,0 +1,100 @@
+// A policy: what is kept (score), how many entries each head gets (budget), what happens to the rest (merge), how entries are
+// stored (element types of keys and values), and which entries are exempt (areas). Composed at compile time.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <vector>
+
+#include "zeromerge/budget/budgets.hpp"
+#include "zeromerge/core/element.hpp"
+#include "zeromerge/merge/merges.hpp"
+#include "zeromerge/score/decayed_attention.hpp"
+
+namespace zeromerge {
+
+// What the cache asks of a score. All of it is a function of parameters; the scores themselves lie with the entries.
+template <class S>
+concept Score = requires(const S& s, float x, std::size_t n) {
+  { S::needs_probabilities } -> std::convertible_to<bool>;
+  { s.decay() } -> std::convertible_to<float>;             // of every score, once per query row
+  { s.tail_rows() } -> std::convertible_to<std::size_t>;   // last rows of a prompt that count; 0: all
+  { s.weight(n) } -> std::convertible_to<double>;          // of a row with n rows after it
+  { s.importance(x, n) } -> std::convertible_to<float>;    // of an entry with this score that n queries could see
+  { s.merged(x, x) } -> std::convertible_to<float>;        // the score of two entries folded into one
+};
+
+// What the cache asks of a budget: entries per head of one layer.
+template <class B>
+concept Budget = requires(const B& b, const BudgetQuery& q) {
+  { B::needs_importance } -> std::convertible_to<bool>;
+  { b.capacities(q) } -> std::same_as<std::vector<std::size_t>>;
+};
+
+// What the cache asks of a merge.
+template <class M>
+concept Merge = requires(const M& m, Head<float>& head, std::size_t n, std::span<const std::size_t> slots, const NoScore& s) {
+  { m.keeps_mass() } -> std::convertible_to<bool>;              // entries carry a mass and a bias
+  { m.residuals(n) } -> std::convertible_to<std::size_t>;       // merged entries of a head with n entries beside the recent
+  m.fold(head, n, n, n, s);                                     // one leaver in decode
+  m.fold_group(head, slots, head, n, s);                        // many at the end of a prompt
+};
+
+// Who is exempt from competition, and the order of slots: sinks | residual | context | recent (a ring once the head is full).
+struct Areas {
+  Amount recent = share(0.4);     // the last tokens: of a head's capacity; at least 2
+  std::size_t sinks = 4;          // the first tokens, never evicted, never merged
+  std::size_t least = 32;         // a share budget never asks a head to do with fewer entries
+  bool as_reference = false;      // the reference code to the letter, see papers' facts in cache/evict.hpp
+
+  std::size_t recent_of(std::size_t capacity) const noexcept {
+    return std::max<std::size_t>(2, recent.of(capacity));
+  }
+};
+
+template <Score S, Budget B, Merge M, class K = f16, class V = K>
+struct Policy {
+  using ScoreType = S;
+  using Key = K;
+  using Value = V;
+  S score;
+  B budget;
+  M merge;
+  Areas areas;
+  bool bounded = false;  // compress after every chunk of a prompt: the peak is the budget plus one chunk
+
+  EntryFields fields() const noexcept { return {S::needs_probabilities, merge.keeps_mass()}; }
+};
+
+// ZeroMerge with a uniform budget, and the full cache.
+template <class K = f16, class V = K>
+using ZeroMerge = Policy<DecayedAttention, UniformBudget, ResidualMerge, K, V>;
+template <class K = f16, class V = K>
+using Full = Policy<NoScore, Unlimited, DropMerge, K, V>;
+
+// What a head of this capacity is divided into. Throws Error if it is too small to hold every area and one candidate.
+struct Division {
+  std::size_t capacity = kUnlimited;
+  std::size_t sinks = 0;
+  std::size_t residual = 0;  // reserved for merged entries
+  std::size_t recent = 0;
+};
+
+template <class P>
+Division divide(const P& policy, std::size_t capacity) {
+  if (capacity == kUnlimited) return {};
+  Division d{capacity, policy.areas.sinks, 0, policy.areas.recent_of(capacity)};
+  if (d.recent < capacity) d.residual = policy.merge.residuals(capacity - d.recent);
+  if (capacity <= d.sinks + d.recent + d.residual)
+    fail("budget: ", capacity, " entries per head are too few for ", d.sinks, " sinks, ", d.recent, " recent and ", d.residual,
+         " residual entries and at least one more; raise the budget or lower these");
+  return d;
+}
+
+// The least capacity that a share budget is rounded up to.
+template <class P>
+std::size_t least_capacity(const P& policy) {
+  return policy.areas.as_reference ? 0 : policy.areas.least;
+}
+
+}  // namespace zeromerge

@@ -1,0 +1,58 @@
+// Target regions: functions between ZEROMERGE_REGION_BEGIN("avx2,fma,f16c") and ZEROMERGE_REGION_END may use those
+// instructions whatever the command line says. Every header a kernel needs is included before the first region opens.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "zeromerge/core/element.hpp"
+#include "zeromerge/kernels/isa.hpp"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define ZEROMERGE_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define ZEROMERGE_REGION_BEGIN(features) \
+  ZEROMERGE_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define ZEROMERGE_REGION_END ZEROMERGE_PRAGMA(clang attribute pop)
+#define ZEROMERGE_UNROLL ZEROMERGE_PRAGMA(clang loop unroll(full))
+#else
+#define ZEROMERGE_REGION_BEGIN(features) \
+  ZEROMERGE_PRAGMA(GCC push_options) ZEROMERGE_PRAGMA(GCC target(features))
+#define ZEROMERGE_REGION_END ZEROMERGE_PRAGMA(GCC pop_options)
+#define ZEROMERGE_UNROLL ZEROMERGE_PRAGMA(GCC unroll 16)
+#endif
+#define ZEROMERGE_INLINE inline __attribute__((always_inline))
+
+// Translation units compiled for different CPUs emit different code for the same inline function, and the linker keeps any
+// of them. Kernels therefore live in a namespace named after what the command line allows.
+#if defined(__FAST_MATH__)
+#define ZEROMERGE_BUILT_MATH fast
+#else
+#define ZEROMERGE_BUILT_MATH strict
+#endif
+#if defined(__AVX512F__)
+#define ZEROMERGE_BUILT_CPU avx512
+#elif defined(__AVX2__)
+#define ZEROMERGE_BUILT_CPU avx2
+#else
+#define ZEROMERGE_BUILT_CPU base
+#endif
+#define ZEROMERGE_JOIN_(a, b, c) a##_##b##_##c
+#define ZEROMERGE_JOIN(a, b, c) ZEROMERGE_JOIN_(a, b, c)
+#define ZEROMERGE_BUILT ZEROMERGE_JOIN(built, ZEROMERGE_BUILT_CPU, ZEROMERGE_BUILT_MATH)
+
+namespace zeromerge::kernels {
+
+inline constexpr std::size_t kTile = 16;                                       // entries of a key tile
+inline constexpr float kMasked = -3.0e38f;                                     // a logit whose exp is exactly 0
+constexpr std::size_t round_up(std::size_t n, std::size_t unit) noexcept { return (n + unit - 1) / unit * unit; }
+
+}  // namespace zeromerge::kernels
