@@ -1,0 +1,46 @@
+// One piece of work for a child process, and how it travels there: a JSON file.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace generate {
+
+enum class Task {
+  inspect,    // check the policy, turn the prompt into tokens
+  expand,     // write the copy of the model with f16 weights
+  speed,      // generate and measure
+  reference,  // generate and keep every row of logits
+  compare     // follow the reference's text and compare the rows
+};
+NLOHMANN_JSON_SERIALIZE_ENUM(Task, {{Task::inspect, "inspect"},
+                                    {Task::expand, "expand"},
+                                    {Task::speed, "speed"},
+                                    {Task::reference, "reference"},
+                                    {Task::compare, "compare"}})
+
+struct Job {
+  Task task = Task::inspect;
+  std::string label;  // for progress lines
+  std::string model;
+  std::string policy;  // empty: without the plug-in
+  bool reclaim = false;
+  bool fastest = false;  // plain llama.cpp: flash attention off, K q8_0, V f16
+  bool stream = false;   // text to stdout as it comes
+  bool warnings = false;
+  std::int32_t threads = 1;
+  std::int32_t ctx = 0;
+  std::int32_t predict = 0;
+  std::string prompt_file;                 // inspect
+  std::vector<std::int32_t> prompt;        // the others
+  std::vector<std::int32_t> continuation;  // compare
+  std::string logits_file;                 // reference writes, compare reads: float32 [predict][vocabulary]
+  std::string output_file;                 // expand
+};
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Job, task, label, model, policy, reclaim, fastest, stream, warnings,
+                                   threads, ctx, predict, prompt_file, prompt, continuation, logits_file,
+                                   output_file)
+
+}  // namespace generate

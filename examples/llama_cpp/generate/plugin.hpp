@@ -1,0 +1,30 @@
+// The zeromerge plug-in as this process has loaded it.
+#pragma once
+
+#include <string>
+
+#include "plugin_api.h"
+
+namespace generate {
+
+class Plugin {
+ public:
+  Plugin();  // throws if it is not loaded
+
+  void configure(const std::string& policy,
+                 bool reclaim) const;  // UsageError: the plug-in refuses the policy
+  zeromerge_statistics statistics() const;
+  std::string last_error() const;
+
+  // Throws unless attention was answered from the caches: figures of a plug-in that stood by would be
+  // llama.cpp's own.
+  void require_used() const;
+
+ private:
+  zeromerge_set_policy_t set_policy_;
+  zeromerge_set_reclaim_t set_reclaim_;
+  zeromerge_get_statistics_t get_statistics_;
+  zeromerge_last_error_t last_error_;
+};
+
+}  // namespace generate
