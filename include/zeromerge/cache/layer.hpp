@@ -64,6 +64,22 @@ class LayerCache {
     }
   }
 
+  // Takes tokens of a prompt whose queries are not at hand (an engine restores its past): as prefill, without attention. Until
+  // later queries see them their score is 0.
+  void extend(const RowView& k, const RowView& v) {
+    const Geometry& g = context_->geometry;
+    detail::check_shape("k", k, k.tokens, g.kv_heads, g.head_dim);
+    detail::check_shape("v", v, k.tokens, g.kv_heads, g.head_dim);
+    check_storable(k, v);
+    for (std::size_t h = 0; h < heads_.size(); ++h) {
+      straighten(context_->policy, heads_[h], states_[h]);
+      heads_[h].reserve(heads_[h].size() + k.tokens);
+    }
+    finish_scores();
+    in_prompt_ = true;
+    append(k, v);
+  }
+
   // Ends the prompt: scores its last rows and brings every head to its budget. Implied by the first decode.
   // Throws Error, with nothing changed, if the budget is impossible for this prompt.
   void finish_prompt() {
@@ -147,8 +163,12 @@ class LayerCache {
     detail::check_shape("k", k, tokens, g.kv_heads, g.head_dim);
     detail::check_shape("v", v, tokens, g.kv_heads, g.head_dim);
     detail::check_shape("out", out, tokens, g.query_heads, g.head_dim);
-    constexpr const char* kWider = "store it as bf16 or f32";
     detail::check_values("q", q, 60000.0f / g.attention_scale(), "scale the queries down");
+    check_storable(k, v);
+  }
+
+  static void check_storable(const RowView& k, const RowView& v) {
+    constexpr const char* kWider = "store it as bf16 or f32";
     detail::check_values("k", k, largest_storable(element_of<typename P::Key>), kWider);
     detail::check_values("v", v, largest_storable(element_of<typename P::Value>), kWider);
   }

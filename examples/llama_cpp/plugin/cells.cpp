@@ -1,0 +1,71 @@
+#include "cells.hpp"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+namespace zeromerge::plugin {
+
+const ggml_tensor* root_of(const ggml_tensor* tensor) {
+  while (tensor->view_src != nullptr) tensor = tensor->view_src;
+  return tensor;
+}
+
+bool is_cache(const ggml_tensor* root, char side) {
+  const char prefix[] = {'c', 'a', 'c', 'h', 'e', '_', side, '_', 'l', '\0'};
+  return std::strncmp(root->name, prefix, sizeof prefix - 1) == 0;
+}
+
+int layer_of(const ggml_tensor* root) {
+  const char* number = std::strstr(root->name, "_l");
+  return number != nullptr ? std::atoi(number + 2) : -1;
+}
+
+bool element_of_type(ggml_type type, Element& element) {
+  switch (type) {
+    case GGML_TYPE_F32: element = Element::f32; return true;
+    case GGML_TYPE_F16: element = Element::f16; return true;
+    case GGML_TYPE_BF16: element = Element::bf16; return true;
+    default: return false;
+  }
+}
+
+RowView cell_rows(const ggml_tensor* t, std::size_t stream, std::size_t first, std::size_t count) {
+  RowView view;
+  view.data = static_cast<const char*>(t->data) + stream * t->nb[3] + first * t->nb[1];
+  (void)element_of_type(t->type, view.type);
+  view.tokens = count;
+  view.heads = static_cast<std::size_t>(t->ne[2]);
+  view.head_dim = static_cast<std::size_t>(t->ne[0]);
+  view.token_stride = static_cast<std::ptrdiff_t>(t->nb[1]);
+  view.head_stride = static_cast<std::ptrdiff_t>(t->nb[2]);
+  return view;
+}
+
+CellPages::CellPages(const ggml_tensor* root, std::size_t stream)
+    : data_(reinterpret_cast<std::uintptr_t>(root->data) + stream * root->nb[2]),
+      row_(root->nb[1]),
+      cells_(static_cast<std::size_t>(root->ne[1])) {}
+
+void CellPages::release(std::uintptr_t page, std::uintptr_t bytes) {
+  if (bytes != 0) madvise(reinterpret_cast<void*>(page), bytes, MADV_DONTNEED);
+}
+
+void CellPages::give_back_untouched() const {
+  static const char zeros[kPage] = {};
+  for (std::uintptr_t page = (data_ + kPage - 1) / kPage * kPage; page + kPage <= data_ + cells_ * row_; page += kPage)
+    if (std::memcmp(reinterpret_cast<const void*>(page), zeros, kPage) == 0) release(page, kPage);
+}
+
+std::size_t CellPages::resident_bytes() const {
+  const std::uintptr_t first = data_ / kPage * kPage;
+  const std::uintptr_t last = (data_ + cells_ * row_ + kPage - 1) / kPage * kPage;
+  std::vector<unsigned char> in_core((last - first) / kPage);
+  if (mincore(reinterpret_cast<void*>(first), last - first, in_core.data()) != 0) return cells_ * row_;
+  return static_cast<std::size_t>(std::count_if(in_core.begin(), in_core.end(), [](unsigned char c) { return c & 1; })) *
+         kPage;
+}
+
+}  // namespace zeromerge::plugin

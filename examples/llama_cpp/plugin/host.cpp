@@ -1,0 +1,214 @@
+#include "host.hpp"
+
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "ggml-backend-impl.h"
+#include "ggml-impl.h"
+#include "settings.hpp"
+#include "zeromerge/kernels/kernels.hpp"
+
+namespace zeromerge::plugin {
+
+namespace {
+
+float float_parameter(const ggml_tensor* op, int index) {
+  float x = 0.0f;
+  std::memcpy(&x, reinterpret_cast<const char*>(op->op_params) + index * 4, sizeof x);
+  return x;
+}
+
+bool takes_attention(const ggml_tensor* op) {
+  const ggml_tensor* q = op->src[0];
+  const ggml_tensor* k = op->src[1];
+  const ggml_tensor* v = op->src[2];
+  const ggml_tensor* mask = op->src[3];
+  Element type;
+  const bool plain = mask != nullptr && op->src[4] == nullptr && float_parameter(op, 1) == 0.0f &&
+                     float_parameter(op, 2) == 0.0f;
+  if (!plain || mask->type != GGML_TYPE_F16 || mask->ne[2] != 1) return false;
+  if (q->type != GGML_TYPE_F32 || op->type != GGML_TYPE_F32) return false;
+  if (!element_of_type(k->type, type) || !element_of_type(v->type, type)) return false;
+  if (!is_cache(root_of(k), 'k') || !is_cache(root_of(v), 'v')) return false;
+  const bool shapes = k->ne[0] == v->ne[0] && k->ne[0] == q->ne[0] && k->ne[2] == v->ne[2] &&
+                      k->ne[0] <= static_cast<std::int64_t>(kMaxHeadDim) && q->ne[2] % k->ne[2] == 0 &&
+                      k->ne[3] == q->ne[3] && v->ne[3] == q->ne[3] && (mask->ne[3] == 1 || mask->ne[3] == q->ne[3]);
+  const bool rows = k->nb[0] == ggml_type_size(k->type) && v->nb[0] == ggml_type_size(v->type) &&
+                    q->nb[0] == sizeof(float) && float_parameter(op, 0) > 0.0f;
+  return shapes && rows;
+}
+
+// The engine's writes of new keys and values to its cells: taken so that the plug-in knows which cells they are.
+bool takes_write(const ggml_tensor* op) {
+  const ggml_tensor* root = root_of(op);
+  const ggml_tensor* from = op->src[0];
+  const ggml_tensor* index = op->src[1];
+  Element type;
+  return (is_cache(root, 'k') || is_cache(root, 'v')) && from->type == GGML_TYPE_F32 && from->nb[0] == sizeof(float) &&
+         element_of_type(op->type, type) && op->ne[0] == root->ne[0] && op->ne[2] == 1 && op->ne[3] == 1 &&
+         from->ne[2] == 1 && from->ne[3] == 1 && index->ne[1] == 1 &&
+         (index->type == GGML_TYPE_I64 || index->type == GGML_TYPE_I32);
+}
+
+std::int64_t row_index(const ggml_tensor* index, std::int64_t i) {
+  const char* p = static_cast<const char*>(index->data) + static_cast<std::size_t>(i) * index->nb[0];
+  if (index->type == GGML_TYPE_I32) return *reinterpret_cast<const std::int32_t*>(p);
+  return *reinterpret_cast<const std::int64_t*>(p);
+}
+
+void narrow_row(const float* from, std::size_t n, ggml_type type, void* to) {
+  switch (type) {
+    case GGML_TYPE_F16: return kernels::narrow(from, n, static_cast<f16*>(to));
+    case GGML_TYPE_BF16: return kernels::narrow(from, n, static_cast<bf16*>(to));
+    default: return kernels::narrow(from, n, static_cast<float*>(to));
+  }
+}
+
+class Stopwatch {
+ public:
+  ~Stopwatch() {
+    const auto spent = std::chrono::steady_clock::now() - start_;
+    Settings::get().attention_nanoseconds +=
+        static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(spent).count());
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace
+
+bool takes(const ggml_tensor* op) {
+  switch (op->op) {
+    case GGML_OP_NONE:
+    case GGML_OP_RESHAPE:
+    case GGML_OP_VIEW:
+    case GGML_OP_PERMUTE:
+    case GGML_OP_TRANSPOSE: return true;
+    case GGML_OP_FLASH_ATTN_EXT: return takes_attention(op);
+    case GGML_OP_SET_ROWS: return takes_write(op);
+    default: return false;
+  }
+}
+
+// The engine's CPU kernels run on OpenMP's threads; using the same ones means that no two sets of threads wait for each other
+// while spinning.
+Host::Host() : workspace_(std::make_shared<Workspace>()) {
+  executor_ = [this](std::size_t count, LoopBody body) {
+    const int threads = static_cast<int>(std::min<std::size_t>(count, static_cast<std::size_t>(threads_)));
+    if (threads <= 1) {
+      for (std::size_t i = 0; i < count; ++i) body(i);
+      return;
+    }
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (std::size_t i = 0; i < count; ++i) body(i);
+  };
+}
+
+Host::~Host() {
+  if (cpu_ != nullptr) ggml_backend_free(cpu_);
+}
+
+void Host::set_threads(int threads) { threads_ = threads < 1 ? 1 : threads; }
+
+ggml_status Host::compute(ggml_cgraph* graph) {
+  for (int i = 0; i < graph->n_nodes; ++i) {
+    ggml_tensor* node = graph->nodes[i];
+    if ((node->flags & GGML_TENSOR_FLAG_COMPUTE) == 0) continue;
+    try {
+      if (node->op == GGML_OP_SET_ROWS) {
+        write_rows(node);
+      } else if (node->op == GGML_OP_FLASH_ATTN_EXT) {
+        const Stopwatch watch;
+        if (!attend(node) && !attend_stateless(graph, i)) return GGML_STATUS_FAILED;
+      }
+    } catch (const std::exception& e) {
+      Settings::get().set_error(e.what());
+      GGML_LOG_ERROR("zeromerge: %s\n", e.what());
+      return GGML_STATUS_FAILED;
+    }
+  }
+  return GGML_STATUS_SUCCESS;
+}
+
+void Host::write_rows(const ggml_tensor* op) {
+  const ggml_tensor* from = op->src[0];
+  const ggml_tensor* index = op->src[1];
+  const bool keys = is_cache(root_of(op), 'k');
+  std::vector<std::int64_t>& written = written_[root_of(op)->data];
+  written.clear();
+  for (std::int64_t t = 0; t < from->ne[1]; ++t) {
+    const std::int64_t row = row_index(index, t);
+    if (row < 0 || row >= op->ne[1]) fail("write to row ", row, " of a cache tensor of ", op->ne[1], " rows");
+    narrow_row(reinterpret_cast<const float*>(static_cast<const char*>(from->data) + static_cast<std::size_t>(t) * from->nb[1]),
+               static_cast<std::size_t>(op->ne[0]), op->type,
+               static_cast<char*>(op->data) + static_cast<std::size_t>(row) * op->nb[1]);
+    if (keys) written.push_back(row);
+  }
+}
+
+Host::Layer& Host::layer_of_tensors(const ggml_tensor* k, const ggml_tensor* v) {
+  Layer& layer = layers_[k->data];
+  layer.k = k;
+  layer.v = v;
+  layer.streams.resize(static_cast<std::size_t>(k->ne[2]));
+  return layer;
+}
+
+// True if every stream of the call was answered from its cache. All streams see the call, so that each keeps track.
+bool Host::attend(ggml_tensor* op) {
+  const ggml_tensor* k = root_of(op->src[1]);
+  const ggml_tensor* v = root_of(op->src[2]);
+  Layer& layer = layer_of_tensors(k, v);
+  const std::vector<std::int64_t> rows = std::exchange(written_[k->data], {});
+  const std::size_t first = k->nb[2] != 0 ? op->src[1]->view_offs / k->nb[2] : 0;
+  bool answered = true;
+  for (std::size_t s = 0; s < static_cast<std::size_t>(op->src[0]->ne[3]); ++s) {
+    const std::size_t stream = first + s;
+    std::vector<std::size_t> written;
+    for (const std::int64_t row : rows)
+      if (static_cast<std::size_t>(row / k->ne[1]) == stream) written.push_back(static_cast<std::size_t>(row % k->ne[1]));
+    auto& cache = layer.streams[stream];
+    if (!cache) cache = std::make_unique<Stream>(k, v, stream, executor_, workspace_);
+    const Call call{op->src[0], op->src[1], op->src[2], op->src[3], op, s, stream, float_parameter(op, 0)};
+    answered = cache->attend(call, written) && answered;
+  }
+  if (answered) ++Settings::get().cached_calls;
+  return answered;
+}
+
+// The engine's own kernel over the given K, V and mask.
+bool Host::attend_stateless(ggml_cgraph* graph, int node) {
+  ++Settings::get().stateless_calls;
+  if (cpu_ == nullptr) cpu_ = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
+  if (cpu_ == nullptr) {
+    Settings::get().set_error("the engine's CPU backend cannot be started");
+    return false;
+  }
+  ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(ggml_backend_get_device(cpu_));
+  if (const auto set = reinterpret_cast<ggml_backend_set_n_threads_t>(
+          ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads")))
+    set(cpu_, threads_);
+  ggml_cgraph part = ggml_graph_view(graph, node, node + 1);
+  return ggml_backend_graph_compute(cpu_, &part) == GGML_STATUS_SUCCESS;
+}
+
+void Host::count(zeromerge_statistics& statistics) const {
+  for (const auto& [data, layer] : layers_)
+    for (const auto& stream : layer.streams) {
+      if (!stream) continue;
+      statistics.engine_bytes += stream->engine_bytes();
+      const AnyCache* cache = stream->cache();
+      if (cache == nullptr) continue;
+      ++statistics.caches;
+      statistics.kv_bytes += cache->bytes().held;
+      statistics.tokens += stream->tokens();
+      for (std::size_t h = 0; h < cache->geometry().kv_heads; ++h)
+        statistics.entries += const_cast<AnyCache*>(cache)->layer(0).entries(h);
+    }
+  statistics.kv_bytes += workspace_->bytes();
+  statistics.kv_bytes_peak += workspace_->bytes_peak();
+}
+
+}  // namespace zeromerge::plugin

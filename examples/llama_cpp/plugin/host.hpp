@@ -1,0 +1,57 @@
+// One instance per llama.cpp context: runs the parts of its graphs that the plug-in has taken over.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "ggml-backend.h"
+#include "ggml.h"
+#include "plugin_api.h"
+#include "stream.hpp"
+
+struct ggml_cgraph;
+
+namespace zeromerge::plugin {
+
+// Whether the plug-in answers this operation. Attention that needs more than K, V, a mask and a scale (sinks, ALiBi, soft-cap, other
+// types) is not taken: the engine's own kernels answer it, as if the plug-in were not there.
+bool takes(const ggml_tensor* op);
+
+class Host {
+ public:
+  Host();
+  ~Host();
+  Host(const Host&) = delete;
+  Host& operator=(const Host&) = delete;
+
+  ggml_status compute(ggml_cgraph* graph);
+  void set_threads(int threads);
+
+  // Adds this instance's share to the statistics.
+  void count(zeromerge_statistics& statistics) const;
+
+ private:
+  // One layer's cache tensors and its streams.
+  struct Layer {
+    const ggml_tensor* k;
+    const ggml_tensor* v;
+    std::vector<std::unique_ptr<Stream>> streams;
+  };
+
+  void write_rows(const ggml_tensor* op);
+  bool attend(ggml_tensor* op);
+  bool attend_stateless(ggml_cgraph* graph, int node);
+  Layer& layer_of_tensors(const ggml_tensor* k, const ggml_tensor* v);
+
+  int threads_ = 1;
+  Executor executor_;
+  std::shared_ptr<Workspace> workspace_;
+  std::map<const void*, Layer> layers_;  // by the key tensor's data
+  std::map<const void*, std::vector<std::int64_t>> written_;  // rows written since the last attention, by the key tensor's data
+  ggml_backend_t cpu_ = nullptr;         // the engine's own kernels, for calls that no cache can answer
+};
+
+}  // namespace zeromerge::plugin

@@ -1,0 +1,47 @@
+#include "settings.hpp"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "caches.hpp"
+#include "zeromerge/core/errors.hpp"
+
+namespace zeromerge::plugin {
+
+Settings& Settings::get() {
+  static Settings settings;
+  return settings;
+}
+
+// A wrong spec in the environment must not pass for a working one: the plug-in says so and keeps everything.
+Settings::Settings() : policy_("full") {
+  const char* reclaim = std::getenv("ZEROMERGE_RECLAIM");
+  reclaim_ = reclaim != nullptr && std::strcmp(reclaim, "0") != 0 && *reclaim != '\0';
+  const char* spec = std::getenv("ZEROMERGE_POLICY");
+  try {
+    policy_ = "zeromerge:budget=5%";
+    if (spec != nullptr && *spec != '\0') set_policy(spec);
+  } catch (const std::exception& e) {
+    policy_ = "full";
+    std::fprintf(stderr, "zeromerge: ZEROMERGE_POLICY is wrong, every entry is kept: %s\n", e.what());
+  }
+}
+
+std::string Settings::policy() const {
+  const std::lock_guard lock(mutex_);
+  return policy_;
+}
+
+void Settings::set_policy(const std::string& spec) {
+  (void)new_cache(spec, Geometry{}, {});  // throws if it is wrong
+  const std::lock_guard lock(mutex_);
+  policy_ = spec;
+}
+
+void Settings::set_error(const std::string& text) {
+  const std::lock_guard lock(mutex_);
+  error_ = text;
+}
+
+}  // namespace zeromerge::plugin

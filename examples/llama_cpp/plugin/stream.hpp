@@ -1,0 +1,86 @@
+// One stream of one layer: the library's cache and its relation to the engine's cells. The engine's cells are the source of truth;
+// what each call may see stands in its mask, what it has just written in `written`. From both follows what happened since the
+// last call: a continuation, a rollback, an edit, a restart, or something that no single causal sequence explains.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cells.hpp"
+#include "zeromerge/cache/any_cache.hpp"
+
+namespace zeromerge::plugin {
+
+// The operands of one attention call, one stream of it.
+struct Call {
+  const ggml_tensor* q;     // f32 [dim][tokens][query heads][streams]
+  const ggml_tensor* k;     // [dim][cells in view][kv heads][streams]
+  const ggml_tensor* v;     // likewise
+  const ggml_tensor* mask;  // f16 [cells in view][tokens][1][streams or 1]
+  ggml_tensor* out;         // f32 [dim][query heads][tokens][streams]
+  std::size_t stream;       // in the view
+  std::size_t cell_stream;  // in the cache tensors
+  float scale;
+
+  std::size_t tokens() const { return static_cast<std::size_t>(q->ne[1]); }
+  std::size_t cells() const { return static_cast<std::size_t>(k->ne[1]); }
+  const std::uint16_t* mask_row(std::size_t token) const;  // f16 bits: 0 visible, -infinity hidden
+};
+
+class Stream {
+ public:
+  Stream(const ggml_tensor* k_root, const ggml_tensor* v_root, std::size_t stream, Executor executor,
+         std::shared_ptr<Workspace> workspace);
+
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  // Answers the call from the cache and returns true; or returns false: the call is no plain causal continuation and must be
+  // answered from the engine's cells as they are. `written`: the cells of the call's tokens, in order, empty if unknown.
+  // Throws Error if cells are needed that were given back.
+  bool attend(const Call& call, const std::vector<std::size_t>& written);
+
+  const AnyCache* cache() const { return cache_.get(); }
+  std::size_t tokens() const { return order_.size(); }
+  std::size_t engine_bytes() const { return k_pages_.resident_bytes() + v_pages_.resident_bytes(); }
+
+ private:
+  enum class Cell : std::uint8_t { unused, live, retired };  // retired: left behind by a restart, perhaps another sequence's
+
+  void mark_written(const std::vector<std::size_t>& written);
+  bool rows_are_causal(const Call& call, const std::vector<std::size_t>& written) const;
+  bool follow_past(const Call& call, const std::vector<std::size_t>& past, bool changed);
+  void restart(const Call& call);
+  void rebuild(const Call& call, std::vector<std::size_t> past);
+  void run(const Call& call, const std::vector<std::size_t>& written);
+  void give_back(const std::vector<std::size_t>& written);
+  void need(const std::vector<std::size_t>& cells) const;
+  void go_stateless(const Call& call);
+  void drop_cache();
+  void account();
+  bool content_changed(const Call& call, const std::vector<std::size_t>& written) const;
+  void remember_content(const Call& call);
+  RowView gather(const Call& call, const ggml_tensor* operand, const std::vector<std::size_t>& cells,
+                 std::vector<char>& buffer) const;
+
+  CellPages k_pages_;
+  CellPages v_pages_;
+  int layer_;
+  Executor executor_;
+  std::shared_ptr<Workspace> workspace_;
+  std::unique_ptr<AnyCache> cache_;
+  std::vector<std::size_t> order_;   // live cells in the order of their tokens
+  std::vector<Cell> state_;          // [cells]
+  std::vector<char> given_back_;     // [cells]
+  bool stateless_ = false;           // until the stream restarts
+  bool pages_swept_ = false;
+  std::size_t accounted_ = 0;          // bytes of cache_ in the process's count
+  std::size_t settle_ = 0;           // single tokens that still count as prompt, after a rebuild
+  std::uint64_t content_[2] = {0, 0};  // of the first and the last live cell's key
+};
+
+}  // namespace zeromerge::plugin
