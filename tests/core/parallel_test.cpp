@@ -1,0 +1,70 @@
+#include "zeromerge/core/parallel.hpp"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstddef>
+#include <thread>
+#include <vector>
+
+namespace zeromerge {
+namespace {
+
+void expect_each_index_once(const Executor& executor, std::size_t count) {
+  std::vector<std::atomic<int>> runs(count);
+  executor(count, [&](std::size_t i) { ++runs.at(i); });
+  for (std::size_t i = 0; i < count; ++i) ASSERT_EQ(runs[i].load(), 1) << i << " of " << count;
+}
+
+TEST(Parallel, SerialRunsEachIndexOnceInOrder) {
+  std::vector<std::size_t> seen;
+  serial()(5, [&](std::size_t i) { seen.push_back(i); });
+  EXPECT_EQ(seen, (std::vector<std::size_t>{0, 1, 2, 3, 4}));
+  serial()(0, [&](std::size_t) { FAIL(); });
+}
+
+TEST(Parallel, APoolRunsEachIndexOnceLoopAfterLoop) {
+  for (const std::size_t workers : {0u, 1u, 2u, 3u, 8u}) {
+    SCOPED_TRACE(workers);
+    const Executor executor = threads(workers);
+    for (int loop = 0; loop < 200; ++loop)
+      expect_each_index_once(executor, static_cast<std::size_t>(loop % 40));
+    expect_each_index_once(executor, 10'000);
+  }
+}
+
+TEST(Parallel, WhatABodyWroteIsThereAfterTheLoop) {
+  const Executor executor = threads(4);
+  std::vector<std::size_t> squares(1000);
+  for (std::size_t round = 1; round < 50; ++round) {
+    executor(squares.size(), [&](std::size_t i) { squares[i] = i * round; });
+    for (std::size_t i = 0; i < squares.size(); ++i) ASSERT_EQ(squares[i], i * round);
+  }
+}
+
+TEST(Parallel, APoolUsesItsThreadsTogether) {
+  ThreadPool pool(3);
+  std::atomic<int> inside{0};
+  // Each index waits for the other two: one thread alone would never finish.
+  pool(3, [&](std::size_t) {
+    ++inside;
+    while (inside.load() < 3) std::this_thread::yield();
+  });
+  EXPECT_EQ(inside.load(), 3);
+}
+
+TEST(Parallel, APoolOfOneStartsNoThread) {
+  ThreadPool pool(1);
+  pool(4,
+       [caller = std::this_thread::get_id()](std::size_t) { EXPECT_EQ(std::this_thread::get_id(), caller); });
+}
+
+TEST(Parallel, CopiesOfAnExecutorShareThePool) {
+  Executor first = threads(2);
+  const Executor second = first;
+  first = serial();
+  expect_each_index_once(second, 100);
+}
+
+}  // namespace
+}  // namespace zeromerge
