@@ -102,15 +102,6 @@ std::size_t least_important(const P& policy, const H& head, std::size_t first, s
   return victim;
 }
 
-// Exchanges two slots; `spare` is a free slot behind the last entry.
-template <class H>
-void exchange(H& head, std::size_t a, std::size_t b, std::size_t spare) noexcept {
-  if (a == b) return;
-  head.copy(head, a, spare);
-  head.copy(head, b, a);
-  head.copy(head, spare, b);
-}
-
 }  // namespace detail
 
 // Brings a head that has just taken a token back to its capacity; nothing to do while it fits. `tokens`: seen, the new one included.
@@ -118,16 +109,17 @@ template <class P, class H>
 void evict_one(const P& policy, H& head, HeadState& state, std::size_t tokens) noexcept {
   const Division& d = state.division;
   const bool reference = policy.areas.as_reference;
-  const std::size_t pending = d.residual > state.residuals ? d.residual - state.residuals : 0;
-  if (d.capacity == kUnlimited || head.size() <= d.capacity - (reference ? 0 : pending)) return;
+  if (d.capacity == kUnlimited) return;
+  // The least important entries become the residual entries, where they stand in the order of slots, before their places are
+  // needed: a head that is full has them all.
+  while (!reference && state.residuals < d.residual && head.size() + d.residual - state.residuals > d.capacity) {
+    const std::size_t next = d.sinks + state.residuals;
+    head.exchange(detail::least_important(policy, head, next, head.size() - d.recent, tokens), next);
+    ++state.residuals;
+  }
+  if (head.size() <= d.capacity) return;
   if (reference) state.residuals = d.residual;
   const std::size_t first = d.sinks + state.residuals;
-  if (!reference && pending > 0) {  // the least important entry becomes a residual entry where it stands in the order of slots
-    const std::size_t victim = detail::least_important(policy, head, first, head.size() - d.recent, tokens);
-    detail::exchange(head, victim, first, head.size());
-    ++state.residuals;
-    return;
-  }
   const std::size_t newest = head.size() - 1;
   const std::size_t places = state.ring_places(reference);
   const std::size_t ring = newest - places;

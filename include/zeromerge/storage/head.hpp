@@ -3,9 +3,11 @@
 // Heads are ragged: each owns just the bytes of its own entries.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "zeromerge/kernels/kernels.hpp"
 #include "zeromerge/memory/block.hpp"
@@ -115,6 +117,21 @@ class Head {
   }
   void move(std::size_t from, std::size_t to) noexcept {
     if (from != to) copy(*this, from, to);
+  }
+
+  // Two slots change places; no third one is needed.
+  void exchange(std::size_t a, std::size_t b) noexcept {
+    if (a == b) return;
+    K* x = key_data() + a / kernels::kTile * tile_size();
+    K* y = key_data() + b / kernels::kTile * tile_size();
+    for (std::size_t d = 0; d < 2 * pairs_; ++d) std::swap(x[in_tile(a, d)], y[in_tile(b, d)]);
+    std::swap_ranges(value_data() + a * row_size_, value_data() + (a + 1) * row_size_, value_data() + b * row_size_);
+    std::swap(position()[a], position()[b]);
+    if (fields_.score) std::swap(score()[a], score()[b]);
+    if (fields_.mass) {
+      std::swap(mass()[a], mass()[b]);
+      std::swap(bias()[a], bias()[b]);
+    }
   }
 
   void set_size(std::size_t entries) noexcept { size_ = entries; }
