@@ -124,9 +124,10 @@ class LayerCache {
     in_prompt_ = true;
   }
 
-  // Nothing has been folded or dropped yet, so the cache can go back to any earlier length.
+  // Nothing has been folded, dropped or set aside for merging yet, so the cache can go back to any earlier length.
   bool can_truncate() const noexcept {
-    return std::all_of(heads_.begin(), heads_.end(), [&](const HeadType& head) { return head.size() == tokens_; });
+    return std::all_of(states_.begin(), states_.end(), [](const HeadState& state) { return state.residuals == 0; }) &&
+           std::all_of(heads_.begin(), heads_.end(), [&](const HeadType& head) { return head.size() == tokens_; });
   }
 
   // Forgets all but the first `tokens`. Throws Error if entries have been folded. With an exact score the rows that are
