@@ -252,6 +252,8 @@ class LayerCache {
     }
     context_->executor(heads_.size(), [&](std::size_t h) {
       states_[h].division = divisions[h];
+      // A head that got smaller may have more merged entries than it now reserves places for; the surplus competes.
+      states_[h].residuals = std::min(states_[h].residuals, divisions[h].residual);
       if (heads_[h].size() > divisions[h].capacity)
         compress(context_->policy, heads_[h], states_[h], targets[h], tokens_);
     });
