@@ -120,6 +120,8 @@ void check_files(Options& options, bool prompt_given) {
   }
   require_file(options.model, "--model", "give a GGUF file, or let `examples/run` fetch the default model");
   require_file(options.plugin, "--plugin", "build the target ggml-zeromerge, or give --plugin FILE");
+  if (options.policy.empty())
+    throw UsageError("--policy: \"\" is empty; give for example --policy zeromerge:budget=5%");
   check_prompt(options, prompt_given);
   check_json(options.json);
 }

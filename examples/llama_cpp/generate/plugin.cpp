@@ -36,7 +36,7 @@ Plugin::Plugin()
 void Plugin::configure(const std::string& policy, bool reclaim) const {
   std::array<char, 1024> error{};
   if (!set_policy_(policy.c_str(), error.data(), error.size())) {
-    throw UsageError("--policy: \"" + policy + "\": " + error.data());
+    throw UsageError(std::string("--policy: ") + error.data());  // it names the spec itself
   }
   set_reclaim_(reclaim);
 }
