@@ -161,6 +161,12 @@ bool Host::attend(ggml_tensor* op) {
   const ggml_tensor* k = root_of(op->src[1]);
   const ggml_tensor* v = root_of(op->src[2]);
   Layer& layer = layer_of_tensors(k, v);
+  // Fewer cells than other layers have: a cache for a sliding window, small already, and its mask forgets.
+  most_cells_ = std::max(most_cells_, k->ne[1]);
+  if (k->ne[1] < most_cells_) {
+    for (auto& stream : layer.streams) stream.reset();
+    return false;
+  }
   const std::vector<std::int64_t> rows = std::exchange(written_[k->data], {});
   const std::size_t first = k->nb[2] != 0 ? op->src[1]->view_offs / k->nb[2] : 0;
   bool answered = true;

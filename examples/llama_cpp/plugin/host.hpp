@@ -51,6 +51,7 @@ class Host {
   std::shared_ptr<Workspace> workspace_;
   std::map<const void*, Layer> layers_;  // by the key tensor's data
   std::map<const void*, std::vector<std::int64_t>> written_;  // rows written since the last attention, by the key tensor's data
+  std::int64_t most_cells_ = 0;          // of any layer's cache
   ggml_backend_t cpu_ = nullptr;         // the engine's own kernels, for calls that no cache can answer
 };
 

@@ -204,7 +204,13 @@ void Stream::run(const Call& call, const std::vector<std::size_t>& written) {
   }
   account();
   remember_content(call);
-  if (Settings::get().reclaim()) give_back(written);
+  // What the first call brought waits for the second: by then every layer has been seen, and with it which of them keep a window.
+  if (Settings::get().reclaim() && std::exchange(seen_before_, true)) {
+    waiting_.insert(waiting_.end(), written.begin(), written.end());
+    give_back(std::exchange(waiting_, {}));
+  } else {
+    waiting_ = written;
+  }
 }
 
 void Stream::give_back(const std::vector<std::size_t>& written) {

@@ -78,6 +78,8 @@ class Stream {
   std::vector<char> given_back_;     // [cells]
   bool stateless_ = false;           // until the stream restarts
   bool pages_swept_ = false;
+  bool seen_before_ = false;
+  std::vector<std::size_t> waiting_;   // cells written whose pages have not been looked at yet
   std::size_t accounted_ = 0;          // bytes of cache_ in the process's count
   std::size_t settle_ = 0;           // single tokens that still count as prompt, after a rebuild
   std::uint64_t content_[2] = {0, 0};  // of the first and the last live cell's key

@@ -27,6 +27,13 @@ inline void read_row(const void* row, Element type, std::size_t n, float factor,
   }
 }
 
+// For work of a few microseconds per item waking threads costs more than it saves.
+template <class Body>
+void run_items(const Executor& executor, std::size_t items, std::size_t tokens, const Body& body) {
+  if (tokens >= 8) return executor(items, body);
+  for (std::size_t i = 0; i < items; ++i) body(i);
+}
+
 // What the attention functions of a layer share.
 template <class H>
 struct LayerView {
@@ -47,7 +54,7 @@ float* stack_queries(const LayerView<H>& layer, const RowView& q) {
   const std::size_t dim = layer.geometry.head_dim;
   float* stacked = layer.workspace.floats(Workspace::queries, q.tokens * layer.geometry.query_heads * stride);
   const float scale = layer.geometry.attention_scale();
-  layer.executor(layer.geometry.kv_heads, [&](std::size_t h) {
+  run_items(layer.executor, layer.geometry.kv_heads, q.tokens, [&](std::size_t h) {
     float* to = stacked + h * q.tokens * group * stride;
     for (std::size_t t = 0; t < q.tokens; ++t)
       for (std::size_t g = 0; g < group; ++g, to += stride) {

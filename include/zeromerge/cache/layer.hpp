@@ -264,7 +264,7 @@ class LayerCache {
   void append(const RowView& k, const RowView& v) noexcept {
     const std::size_t dim = context_->geometry.head_dim;
     const std::size_t first = tokens_;
-    context_->executor(heads_.size(), [&](std::size_t h) {
+    detail::run_items(context_->executor, heads_.size(), k.tokens, [&](std::size_t h) {
       float key[kMaxHeadDim];
       float value[kMaxHeadDim];
       for (std::size_t t = 0; t < k.tokens; ++t) {
