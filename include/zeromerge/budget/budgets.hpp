@@ -21,8 +21,19 @@ struct BudgetQuery {
   std::size_t layer = 0;
   std::size_t kv_heads = 1;
   std::size_t tokens = 0;                              // seen so far
-  std::size_t least = 0;                               // no head can do with fewer
+  std::size_t least = 0;                               // what a share is lifted to; a count is taken as it is
+  std::size_t needed = 0;                              // no head can do with fewer
   std::span<const std::vector<float>> importance = {};  // [kv_heads][entries], filled if the budget needs_importance
+};
+
+// Entries per head: on average, and what none gets less than. `floor` is a share of the average.
+struct CapacityBounds {
+  std::size_t mean;
+  std::size_t lowest;
+  CapacityBounds(const Amount& amount, const BudgetQuery& query, double floor) noexcept
+      : mean(amount.is_share ? std::max(amount.of(query.tokens), query.least) : amount.of(query.tokens)),
+        lowest(std::max(std::min(mean, std::max(query.least, query.needed)),
+                        static_cast<std::size_t>(floor * static_cast<double>(mean)))) {}
 };
 
 // Keeps everything.
@@ -38,7 +49,7 @@ struct UniformBudget {
   Amount amount;  // of the tokens seen, per head
   static constexpr bool needs_importance = false;
   std::vector<std::size_t> capacities(const BudgetQuery& query) const {
-    return std::vector<std::size_t>(query.kv_heads, std::max(amount.of(query.tokens), query.least));
+    return std::vector<std::size_t>(query.kv_heads, CapacityBounds(amount, query, 1.0).mean);
   }
 };
 
@@ -50,13 +61,12 @@ struct AdaptiveBudget {
   static constexpr bool needs_importance = true;
 
   std::vector<std::size_t> capacities(const BudgetQuery& query) const {
-    const std::size_t mean = std::max(amount.of(query.tokens), query.least);
+    const auto [mean, lowest] = CapacityBounds(amount, query, floor);
     const std::size_t total = mean * query.kv_heads;
     const auto won = winners(query.importance, total);
     std::vector<double> weights(query.kv_heads);
     for (std::size_t h = 0; h < query.kv_heads; ++h)
       weights[h] = floor * static_cast<double>(mean) + (1.0 - floor) * static_cast<double>(won[h]);
-    const auto lowest = std::max(query.least, static_cast<std::size_t>(floor * static_cast<double>(mean)));
     return apportion(weights, total, lowest, std::max(mean, query.tokens));
   }
 
@@ -89,10 +99,9 @@ struct ProfileBudget {
     if (query.layer >= profile->layers() || query.kv_heads != profile->kv_heads())
       fail("profile: it has ", profile->layers(), " layers of ", profile->kv_heads(), " kv heads, the cache asks for layer ",
            query.layer, " with ", query.kv_heads);
-    const std::size_t mean = std::max(amount.of(query.tokens), query.least);
+    const auto [mean, lowest] = CapacityBounds(amount, query, floor);
     const double used = query.tokens == 0 ? 1.0 : static_cast<double>(mean) / static_cast<double>(query.tokens);
     const auto weights = profile->shares(used);
-    const auto lowest = std::max(query.least, static_cast<std::size_t>(floor * static_cast<double>(mean)));
     const auto all = apportion(weights, mean * weights.size(), lowest, std::max(mean, query.tokens));
     const auto first = all.begin() + static_cast<std::ptrdiff_t>(query.layer * query.kv_heads);
     return {first, first + static_cast<std::ptrdiff_t>(query.kv_heads)};

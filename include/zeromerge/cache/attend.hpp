@@ -223,24 +223,6 @@ void attend_prompt(const LayerView<H>& layer, const float* stacked, std::size_t 
   });
 }
 
-// lse of the last `tokens` query rows, without their output.
-template <class H>
-void prompt_lse(const LayerView<H>& layer, const float* stacked, std::size_t tokens, float* lse) {
-  const std::size_t group = layer.group();
-  const std::size_t rows = tokens * group;
-  const std::size_t blocks = (rows + kernels::kRowBlock - 1) / kernels::kRowBlock;
-  const std::size_t heads = layer.heads.size();
-  for_items(layer, blocks * heads, [&](std::size_t item, const kernels::PrefillScratch& scratch, float*) {
-    const std::size_t h = item % heads;
-    const std::size_t first = item / heads * kernels::kRowBlock;
-    const std::size_t count = std::min(kernels::kRowBlock, rows - first);
-    const H& head = layer.heads[h];
-    const RowBlock block(stacked + h * rows * layer.q_stride(), layer.q_stride(), first, count, group,
-                         head.size() - tokens);
-    kernels::row_lse(block.rows, head.keys(), layer.geometry.logit_softcap, scratch, lse + h * rows + first);
-  });
-}
-
 // score[j] <- score[j] * keep + sum over the last `tokens` query rows of weight[token] * a_j. weight: [tokens].
 template <class H>
 void add_columns(const LayerView<H>& layer, const float* stacked, std::size_t tokens, const float* lse,

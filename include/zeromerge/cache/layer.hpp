@@ -38,8 +38,8 @@ class LayerCache {
       : context_(context),
         index_(index),
         states_(context->geometry.kv_heads),
-        window_(context->policy.score.tail_rows(), context->geometry.kv_heads,
-                context->geometry.group() * kernels::round_up(context->geometry.head_dim, 16), &context->ledger) {
+        window_(context->policy.score.tail_rows(), context->geometry.kv_heads, context->geometry.group(),
+                kernels::round_up(context->geometry.head_dim, 16), &context->ledger) {
     const Geometry& g = context->geometry;
     heads_.reserve(g.kv_heads);
     for (std::size_t h = 0; h < g.kv_heads; ++h) heads_.emplace_back(g.head_dim, context->policy.fields(), &context->ledger);
@@ -48,11 +48,13 @@ class LayerCache {
   // Takes tokens of a prompt: q [tokens][query_heads][head_dim], k and v [tokens][kv_heads][head_dim] (keys after RoPE). Writes
   // their exact causal attention over everything the cache holds to out [tokens][query_heads][head_dim]. A prompt may come in
   // any number of calls; after decoded tokens a call starts the next one.
-  // Throws Error, with nothing changed, on wrong shapes and on values that are not finite or not storable.
+  // Throws Error, with nothing changed, on wrong shapes, on values that are not finite or not storable and, in bounded mode, on
+  // a budget that is impossible for the first chunk.
   void prefill(const RowView& q, const RowView& k, const RowView& v, const OutView& out) {
     check(q, k, v, out, q.tokens);
     if (q.tokens == 0) return;
     if (!context_->policy.bounded) return take_chunk(q, k, v, out);
+    (void)divisions(tokens_ + std::min(context_->chunk, q.tokens), false);
     for (std::size_t t = 0; t < q.tokens; t += context_->chunk) {
       const std::size_t n = std::min(context_->chunk, q.tokens - t);
       OutView part = out;
@@ -84,7 +86,7 @@ class LayerCache {
   // Throws Error, with nothing changed, if the budget is impossible for this prompt.
   void finish_prompt() {
     if (!in_prompt_) return;
-    (void)capacities_possible();
+    (void)divisions(tokens_, false);
     finish_scores();
     fit_to_budget();
     window_.clear();
@@ -191,7 +193,7 @@ class LayerCache {
     detail::attend_prompt(layer, stacked, q.tokens, out, lse);
     if constexpr (P::ScoreType::needs_probabilities) {
       if (tail) {
-        window_.append(stacked, q.tokens);
+        window_.append(stacked, lse, q.tokens);
         rows_since_scores_ += q.tokens;
       } else {
         add_rows(layer, stacked, q.tokens, lse, q.tokens);
@@ -217,48 +219,45 @@ class LayerCache {
       const std::size_t all = rows * context_->geometry.query_heads;
       float* stacked = context_->workspace->floats(Workspace::queries, all * layer.q_stride());
       float* lse = context_->workspace->floats(Workspace::row_lse, all);
-      window_.read_last(rows, stacked);
-      detail::prompt_lse(layer, stacked, rows, lse);
+      window_.read_last(rows, stacked, lse);
       add_rows(layer, stacked, rows, lse, rows_since_scores_);
       window_.drop_last(window_.tokens());
       rows_since_scores_ = 0;
     }
   }
 
-  std::vector<Division> capacities_possible() const {
+  // What every head's capacity is divided into after `tokens` tokens. Throws Error if one is impossible, which does not depend
+  // on the importance of entries: without it (`by_importance` false) the answer is only a check.
+  std::vector<Division> divisions(std::size_t tokens, bool by_importance) const {
     const P& policy = context_->policy;
-    BudgetQuery query{index_, heads_.size(), tokens_, least_capacity(policy)};
-    std::vector<std::vector<float>> importance;
-    if (policy.budget.needs_importance && P::ScoreType::needs_probabilities) {
-      for (const auto& head : heads_) {
-        importance.emplace_back(head.size());
-        for (std::size_t j = 0; j < head.size(); ++j)
-          importance.back()[j] = policy.score.importance(head.score()[j], tokens_ - head.position()[j]);
-      }
-      query.importance = importance;
-    }
-    std::vector<Division> divisions;
-    for (const std::size_t capacity : policy.budget.capacities(query)) divisions.push_back(divide(policy, capacity));
-    return divisions;
+    std::vector<std::vector<float>> importance(heads_.size());
+    if (by_importance && P::ScoreType::needs_probabilities && policy.budget.needs_importance)
+      for (std::size_t h = 0; h < heads_.size(); ++h)
+        for (std::size_t j = 0; j < heads_[h].size(); ++j)
+          importance[h].push_back(policy.score.importance(heads_[h].score()[j], tokens - heads_[h].position()[j]));
+    const BudgetQuery query{index_, heads_.size(), tokens, least_capacity(policy), needed_capacity(policy), importance};
+    std::vector<Division> all;
+    for (const std::size_t capacity : policy.budget.capacities(query)) all.push_back(divide(policy, capacity));
+    return all;
   }
 
   // Gives every head its capacity and compresses those that exceed it. Memory is taken one after another, the work is parallel.
   void fit_to_budget() {
-    const auto divisions = capacities_possible();
+    const auto division = divisions(tokens_, true);
     std::vector<HeadType> targets;
     for (std::size_t h = 0; h < heads_.size(); ++h) {
       targets.push_back(heads_[h].sibling());
-      if (heads_[h].size() > divisions[h].capacity) targets[h].fit(divisions[h].capacity + 1);
+      if (heads_[h].size() > division[h].capacity) targets[h].fit(division[h].capacity + 1);
     }
     context_->executor(heads_.size(), [&](std::size_t h) {
-      states_[h].division = divisions[h];
+      states_[h].division = division[h];
       // A head that got smaller may have more merged entries than it now reserves places for; the surplus competes.
-      states_[h].residuals = std::min(states_[h].residuals, divisions[h].residual);
-      if (heads_[h].size() > divisions[h].capacity)
+      states_[h].residuals = std::min(states_[h].residuals, division[h].residual);
+      if (heads_[h].size() > division[h].capacity)
         compress(context_->policy, heads_[h], states_[h], targets[h], tokens_);
     });
     for (std::size_t h = 0; h < heads_.size(); ++h)
-      if (heads_[h].size() > divisions[h].capacity) heads_[h].swap(targets[h]);
+      if (heads_[h].size() > division[h].capacity) heads_[h].swap(targets[h]);
   }
 
   void append(const RowView& k, const RowView& v) noexcept {

@@ -72,23 +72,49 @@ using ZeroMerge = Policy<DecayedAttention, UniformBudget, ResidualMerge, K, V>;
 template <class K = f16, class V = K>
 using Full = Policy<NoScore, Unlimited, DropMerge, K, V>;
 
-// What a head of this capacity is divided into. Throws Error if it is too small to hold every area and one candidate.
+// What a head of this capacity is divided into.
 struct Division {
   std::size_t capacity = kUnlimited;
   std::size_t sinks = 0;
   std::size_t residual = 0;  // reserved for merged entries
   std::size_t recent = 0;
+
+  // It holds every area and one candidate.
+  bool possible() const noexcept { return capacity > sinks + recent + residual; }
 };
 
 template <class P>
-Division divide(const P& policy, std::size_t capacity) {
+Division division_of(const P& policy, std::size_t capacity) noexcept {
   if (capacity == kUnlimited) return {};
   Division d{capacity, policy.areas.sinks, 0, policy.areas.recent_of(capacity)};
   if (d.recent < capacity) d.residual = policy.merge.residuals(capacity - d.recent);
-  if (capacity <= d.sinks + d.recent + d.residual)
+  return d;
+}
+
+// Throws Error if the division is impossible.
+template <class P>
+Division divide(const P& policy, std::size_t capacity) {
+  const Division d = division_of(policy, capacity);
+  if (!d.possible())
     fail("budget: ", capacity, " entries per head are too few for ", d.sinks, " sinks, ", d.recent, " recent and ", d.residual,
          " residual entries and at least one more; raise the budget or lower these");
   return d;
+}
+
+// The least possible capacity, by bisection: what is left for candidates never falls as the capacity rises.
+template <class P>
+std::size_t needed_capacity(const P& policy) noexcept {
+  std::size_t low = 0;
+  std::size_t high = std::size_t{1} << 31;  // more than any head holds: then none is possible
+  while (low < high) {
+    const std::size_t middle = (low + high) / 2;
+    if (division_of(policy, middle).possible()) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return high;
 }
 
 // The least capacity that a share budget is rounded up to.
