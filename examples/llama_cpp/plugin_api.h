@@ -34,6 +34,8 @@ struct zeromerge_statistics {
 typedef bool (*zeromerge_set_policy_t)(const char* spec, char* error, size_t error_size);
 // "zeromerge_set_reclaim": give the pages of the engine's cells back to the system once the caches hold their content.
 typedef void (*zeromerge_set_reclaim_t)(bool on);
+// "zeromerge_finish_prompt": ends the prompt of every cache now; the next single token would do it otherwise. False: see the last error.
+typedef bool (*zeromerge_finish_prompt_t)(void);
 // "zeromerge_get_statistics"
 typedef void (*zeromerge_get_statistics_t)(struct zeromerge_statistics* statistics);
 // "zeromerge_reset_statistics": counters to zero, the peak to what is held now.

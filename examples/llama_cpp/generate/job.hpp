@@ -27,6 +27,7 @@ struct Job {
   std::string model;
   std::string policy;  // empty: without the plug-in
   bool reclaim = false;
+  bool flash = true;     // flash attention, f16 accumulators in llama.cpp's own
   bool fastest = false;  // plain llama.cpp: flash attention off, K q8_0, V f16
   bool stream = false;   // text to stdout as it comes
   bool warnings = false;
@@ -39,7 +40,7 @@ struct Job {
   std::string logits_file;                 // reference writes, compare reads: float32 [predict][vocabulary]
   std::string output_file;                 // expand
 };
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Job, task, label, model, policy, reclaim, fastest, stream, warnings,
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Job, task, label, model, policy, reclaim, flash, fastest, stream, warnings,
                                    threads, ctx, predict, prompt_file, prompt, continuation, logits_file,
                                    output_file)
 

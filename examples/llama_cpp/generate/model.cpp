@@ -26,7 +26,7 @@ llama_context_params context_parameters(const Job& job) {
   parameters.n_ubatch = static_cast<std::uint32_t>(Session::kChunk);
   parameters.n_threads = job.threads;
   parameters.n_threads_batch = job.threads;
-  parameters.flash_attn_type = job.fastest ? LLAMA_FLASH_ATTN_TYPE_DISABLED : LLAMA_FLASH_ATTN_TYPE_ENABLED;
+  parameters.flash_attn_type = job.flash ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
   parameters.type_k = job.fastest ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
   parameters.type_v = GGML_TYPE_F16;
   return parameters;
@@ -89,7 +89,7 @@ Session::Session(const Model& model, const Job& job)
     : context_(llama_init_from_model(model.get(), context_parameters(job))), vocabulary_(model.vocabulary()) {
   if (!context_) {
     throw std::runtime_error("llama.cpp cannot make a context of " + std::to_string(job.ctx) + " tokens" +
-                             (job.fastest ? " without flash attention" : " with flash attention"));
+                             (job.flash ? " with flash attention" : " without flash attention"));
   }
 }
 

@@ -30,6 +30,7 @@ Function find(ggml_backend_reg_t from, const char* name) {
 Plugin::Plugin()
     : set_policy_(find<zeromerge_set_policy_t>(registry(), "zeromerge_set_policy")),
       set_reclaim_(find<zeromerge_set_reclaim_t>(registry(), "zeromerge_set_reclaim")),
+      finish_prompt_(find<zeromerge_finish_prompt_t>(registry(), "zeromerge_finish_prompt")),
       get_statistics_(find<zeromerge_get_statistics_t>(registry(), "zeromerge_get_statistics")),
       last_error_(find<zeromerge_last_error_t>(registry(), "zeromerge_last_error")) {}
 
@@ -39,6 +40,10 @@ void Plugin::configure(const std::string& policy, bool reclaim) const {
     throw UsageError(std::string("--policy: ") + error.data());  // it names the spec itself
   }
   set_reclaim_(reclaim);
+}
+
+void Plugin::finish_prompt() const {
+  if (!finish_prompt_()) throw std::runtime_error("the plug-in cannot end the prompt");
 }
 
 zeromerge_statistics Plugin::statistics() const {

@@ -14,7 +14,6 @@ struct Run {
   std::string policy;    // empty: without the plug-in
   std::string settings;  // in words
   bool fastest = false;
-  bool reference = false;  // what the others' predictions are compared to
   nlohmann::json figures;  // by the names they have in the report; what was not measured is absent
 };
 

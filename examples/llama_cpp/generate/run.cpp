@@ -31,7 +31,9 @@ std::uint64_t memory_bytes(const std::string& field) {
   throw std::runtime_error("/proc/self/status has no field " + field);
 }
 
-void prefill(Session& session, const Job& job) {
+// Compressing the prompt is part of it: the plug-in is told that it has ended, instead of finding out at the
+// first token.
+void prefill(Session& session, const Job& job, const std::optional<Plugin>& plugin) {
   Progress progress(job.label + ", prompt", job.prompt.size());
   for (std::size_t begin = 0; begin < job.prompt.size(); begin += Session::kChunk) {
     const std::size_t count = std::min(Session::kChunk, job.prompt.size() - begin);
@@ -39,6 +41,7 @@ void prefill(Session& session, const Job& job) {
     session.feed(std::span(job.prompt).subspan(begin, count), /*want_logits=*/last);
     progress.update(begin + count);
   }
+  if (plugin) plugin->finish_prompt();
 }
 
 void step(Session& session, llama_token token) { session.feed(std::span(&token, 1), /*want_logits=*/true); }
@@ -130,7 +133,7 @@ json run_speed(const Job& job, const std::optional<Plugin>& plugin) {
     const Model model(job.model, /*vocabulary_only=*/false);
     Session session(model, job);
     const Clock::time_point start = Clock::now();
-    prefill(session, job);
+    prefill(session, job, plugin);
     const double prefill_seconds = seconds_since(start);
     Text text(model, job.stream);
     const std::vector<double> step_seconds = decode(session, job, text);
@@ -145,7 +148,7 @@ json run_speed(const Job& job, const std::optional<Plugin>& plugin) {
 json run_reference(const Job& job) {
   const Model model(job.model, /*vocabulary_only=*/false);
   Session session(model, job);
-  prefill(session, job);
+  prefill(session, job, std::nullopt);
   RowWriter rows(job.logits_file);
   Tokens continuation;
   Progress progress(job.label + ", text", static_cast<std::size_t>(job.predict));
@@ -163,7 +166,7 @@ json run_compare(const Job& job, const std::optional<Plugin>& plugin) {
   return with_reason(plugin, [&] {
     const Model model(job.model, /*vocabulary_only=*/false);
     Session session(model, job);
-    prefill(session, job);
+    prefill(session, job, plugin);
     RowReader rows(job.logits_file, model.vocabulary());
     Agreement agreement;
     Progress progress(job.label + ", text", job.continuation.size());

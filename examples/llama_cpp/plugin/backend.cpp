@@ -13,7 +13,7 @@ namespace zeromerge::plugin {
 namespace {
 
 std::mutex hosts_mutex;
-std::vector<const Host*> hosts;
+std::vector<Host*> hosts;
 
 zeromerge_statistics read_statistics() {
   zeromerge_statistics s{};
@@ -45,6 +45,17 @@ bool set_policy(const char* spec, char* error, size_t error_size) {
 }
 
 void set_reclaim(bool on) { Settings::get().set_reclaim(on); }
+
+bool finish_prompt() {
+  const std::lock_guard lock(hosts_mutex);
+  try {
+    for (Host* host : hosts) host->finish_prompt();
+    return true;
+  } catch (const std::exception& e) {
+    Settings::get().set_error(e.what());
+    return false;
+  }
+}
 
 void get_statistics(zeromerge_statistics* statistics) { *statistics = read_statistics(); }
 
@@ -152,6 +163,7 @@ void* reg_function(ggml_backend_reg_t, const char* name) {
   if (is("ggml_backend_set_n_threads")) return reinterpret_cast<void*>(set_n_threads);
   if (is("zeromerge_set_policy")) return reinterpret_cast<void*>(set_policy);
   if (is("zeromerge_set_reclaim")) return reinterpret_cast<void*>(set_reclaim);
+  if (is("zeromerge_finish_prompt")) return reinterpret_cast<void*>(finish_prompt);
   if (is("zeromerge_get_statistics")) return reinterpret_cast<void*>(get_statistics);
   if (is("zeromerge_reset_statistics")) return reinterpret_cast<void*>(reset_statistics);
   if (is("zeromerge_last_error")) return reinterpret_cast<void*>(last_error);

@@ -200,6 +200,12 @@ bool Host::attend_stateless(ggml_cgraph* graph, int node) {
   return ggml_backend_graph_compute(cpu_, &part) == GGML_STATUS_SUCCESS;
 }
 
+void Host::finish_prompt() {
+  for (auto& [data, layer] : layers_)
+    for (auto& stream : layer.streams)
+      if (stream) stream->finish_prompt();
+}
+
 void Host::count(zeromerge_statistics& statistics) const {
   for (const auto& [data, layer] : layers_)
     for (const auto& stream : layer.streams) {

@@ -30,6 +30,8 @@ class Host {
   ggml_status compute(ggml_cgraph* graph);
   void set_threads(int threads);
 
+  void finish_prompt();
+
   // Adds this instance's share to the statistics.
   void count(zeromerge_statistics& statistics) const;
 

@@ -78,6 +78,12 @@ bool Stream::attend(const Call& call, const std::vector<std::size_t>& written) {
   return true;
 }
 
+void Stream::finish_prompt() {
+  if (cache_ == nullptr || settle_ != 0) return;
+  cache_->layer(0).finish_prompt();
+  account();
+}
+
 // A cell that is written again has lost its old content, whatever it was.
 void Stream::mark_written(const std::vector<std::size_t>& written) {
   for (const std::size_t cell : written) {

@@ -44,6 +44,9 @@ class Stream {
   // Throws Error if cells are needed that were given back.
   bool attend(const Call& call, const std::vector<std::size_t>& written);
 
+  // Compresses now instead of at the next single token; a rebuilt cache waits until it has seen queries.
+  void finish_prompt();
+
   const AnyCache* cache() const { return cache_.get(); }
   std::size_t tokens() const { return order_.size(); }
   std::size_t engine_bytes() const { return k_pages_.resident_bytes() + v_pages_.resident_bytes(); }
