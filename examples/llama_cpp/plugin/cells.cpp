@@ -13,9 +13,12 @@ const ggml_tensor* root_of(const ggml_tensor* tensor) {
   return tensor;
 }
 
+// The whole name: a converted copy of a cache tensor ("cache_k_l7 (view) (copy)") is none.
 bool is_cache(const ggml_tensor* root, char side) {
   const char prefix[] = {'c', 'a', 'c', 'h', 'e', '_', side, '_', 'l', '\0'};
-  return std::strncmp(root->name, prefix, sizeof prefix - 1) == 0;
+  const std::size_t length = sizeof prefix - 1;
+  if (std::strncmp(root->name, prefix, length) != 0 || root->name[length] == '\0') return false;
+  return std::strspn(root->name + length, "0123456789") == std::strlen(root->name + length);
 }
 
 int layer_of(const ggml_tensor* root) {
