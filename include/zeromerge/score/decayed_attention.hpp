@@ -24,7 +24,8 @@ class DecayedAttention {
   static constexpr bool needs_probabilities = true;
 
   DecayedAttention() = default;
-  explicit DecayedAttention(Params params) : params_(params) {
+  explicit DecayedAttention(Params params)
+      : params_(params), log_decay_(std::log(static_cast<double>(params.decay))) {
     if (!(params.decay > 0.0f) || !(params.decay <= 1.0f))
       fail("score: decay must be in (0, 1], got ", params.decay);
     if (!(params.tail_bound >= 0.0f) || !(params.tail_bound < 1.0f))
@@ -49,8 +50,9 @@ class DecayedAttention {
   float importance(float score, std::size_t queries) const noexcept {
     if (!params_.age_normalised) return score;
     const double n = static_cast<double>(queries);
-    const double seen = params_.decay == 1.0f ? n : (1.0 - std::pow(static_cast<double>(params_.decay), n)) /
-                                                        (1.0 - static_cast<double>(params_.decay));
+    if (params_.decay == 1.0f) return static_cast<float>(score / n);
+    const double reach = n * log_decay_;  // below -20 the sum has reached its limit to within 2e-9
+    const double seen = (reach < -20.0 ? 1.0 : 1.0 - std::exp(reach)) / (1.0 - static_cast<double>(params_.decay));
     return static_cast<float>(score / seen);
   }
 
@@ -59,6 +61,7 @@ class DecayedAttention {
  private:
   static constexpr double kMostTailRows = 4096;  // beyond that keeping queries costs more than counting every row
   Params params_;
+  double log_decay_ = std::log(static_cast<double>(Params{}.decay));
 };
 
 // No importance at all: for caches that keep everything.
