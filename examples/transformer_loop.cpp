@@ -38,12 +38,7 @@ struct Matrix {
 
 struct Layer {
   Matrix q{kWidth, kWidth}, k{kWidth, kKvWidth}, v{kWidth, kKvWidth}, o{kWidth, kWidth};
-  Matrix up{kWidth, 2 * kWidth}, down{2 * kWidth, kWidth};
 };
-
-void add(Floats& x, const Floats& y) {
-  for (std::size_t i = 0; i < x.size(); ++i) x[i] += y[i];
-}
 
 Floats normalised(Floats x) {  // every token to a root mean square of 1
   for (auto token = x.begin(); token != x.end(); token += kWidth) {
@@ -84,10 +79,8 @@ Floats forward(const std::vector<Layer>& model, KvCache<P>& cache, Floats x, std
       cache.layer(l).prefill(view(q), view(k), view(v), out);  // a prompt, whole or in chunks
     else
       cache.layer(l).decode(view(q), view(k), view(v), out);  // one token
-    add(x, model[l].o(attention));
-    Floats hidden = model[l].up(normalised(x));
-    for (float& h : hidden) h = h > 0.0f ? h : 0.0f;
-    add(x, model[l].down(hidden));
+    const Floats update = model[l].o(attention);
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] += update[i];
   }
   return normalised(x);
 }
@@ -102,11 +95,9 @@ int main() {
   constexpr std::size_t kPrompt = 512, kSteps = 64;
   const std::vector<Layer> model(kModel.layers);
 
-  ZeroMerge<> policy{};
-  policy.budget.amount = share(0.125);  // of the prompt, for every kv head
-  KvCache<ZeroMerge<>> small(kModel, policy);
+  KvCache<ZeroMerge<>> small(kModel, {.budget = {share(0.125)}},  // of the prompt, for every kv head
+                             {.executor = threads(2)});  // or your own; without one: the calling thread
   KvCache<Full<>> full(kModel, {});
-  small.set_executor(threads(2));  // or your own pool; without one the calling thread does everything
 
   const Floats prompt = random_floats(kPrompt * kWidth);
   const float read = difference(forward(model, full, prompt, 0), forward(model, small, prompt, 0));

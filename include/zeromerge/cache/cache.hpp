@@ -15,7 +15,7 @@ struct CacheOptions {
   Executor executor = serial();             // where the work of a call runs
   std::size_t chunk = 512;                  // bounded mode: tokens of a prompt taken at once
   std::size_t first_layer = 0;              // the model's number of layer 0 of this cache (budgets may depend on it)
-  std::shared_ptr<Workspace> workspace;     // share it between caches that are used one at a time; null: an own one
+  std::shared_ptr<Workspace> workspace{};   // share it between caches that are used one at a time; null: an own one
 };
 
 // Held now and the most at once, in bytes: keys, values and everything kept per entry. Scratch is workspace_bytes().

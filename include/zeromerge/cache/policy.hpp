@@ -57,10 +57,10 @@ struct Policy {
   using ScoreType = S;
   using Key = K;
   using Value = V;
-  S score;
-  B budget;
-  M merge;
-  Areas areas;
+  S score{};
+  B budget{};
+  M merge{};
+  Areas areas{};
   bool bounded = false;  // compress after every chunk of a prompt: the peak is the budget plus one chunk
 
   EntryFields fields() const noexcept { return {S::needs_probabilities, merge.keeps_mass()}; }
