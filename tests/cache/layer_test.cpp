@@ -459,6 +459,23 @@ TEST(LayerTruncate, WithABoundedTailForgottenRowsHaveNoPartInTheScores) {
   }
 }
 
+TEST(LayerTruncate, RowsForgottenWithTheirQueriesDecayNothingLater) {
+  // 400 tokens remain of 1000, all 456 kept query rows are gone: the scores start with the tokens that
+  // follow.
+  const Tokens t(kGeometry, 1000, 19);
+  auto cache = test::make("budget=2000", kGeometry);
+  auto& layer = cache.layer(0);
+  (void)test::prefill(layer, t, 0, 1000);
+  layer.truncate(400);
+  for (std::size_t token = 400; token < 405; ++token) (void)test::decode(layer, t, token);
+  (void)test::prefill(layer, t, 405, 3);
+  layer.finish_prompt();
+  double expected = 0.0;
+  for (int later = 0; later < 8; ++later) expected += 3.0 * std::pow(0.98, later);
+  const HeldHead head = test::held(layer.head(0));
+  EXPECT_NEAR(std::accumulate(head.score.begin(), head.score.end(), 0.0), expected, 1e-3 * expected);
+}
+
 TEST(LayerClear, AClearedLayerHoldsNothingAndActsLikeANewOne) {
   const Tokens t(kGeometry, 150, 16);
   for (const char* settings : {"budget=40,residual=3", "budget=10%,heads=adaptive", "budget=40,reference=1",

@@ -90,6 +90,7 @@ class LayerCache {
     finish_scores();
     fit_to_budget();
     window_.clear();
+    rows_since_scores_ = 0;
     context_->workspace->release_prompt();
     in_prompt_ = false;
   }
