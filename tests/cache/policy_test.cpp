@@ -116,6 +116,10 @@ static_assert(Composes<MinimalScore, MinimalBudget, MinimalMerge>);
 static_assert(!Composes<NoDecay, MinimalBudget, MinimalMerge>);
 static_assert(!Composes<MinimalScore, WrongAnswer, MinimalMerge>);
 static_assert(!Composes<MinimalScore, MinimalBudget, NoFold>);
+// Entries without scores cannot be ranked, so they can only all be kept.
+static_assert(Composes<NoScore, Unlimited, DropMerge>);
+static_assert(!Composes<NoScore, MinimalBudget, DropMerge> &&
+              !Composes<NoScore, UniformBudget, ResidualMerge>);
 
 TEST(Policy, MinimalModelsOfEveryConceptMakeAWorkingCache) {
   const Geometry g{.query_heads = 4, .kv_heads = 2, .head_dim = 8};

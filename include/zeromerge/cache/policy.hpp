@@ -52,7 +52,12 @@ struct Areas {
   }
 };
 
+// Entries without scores cannot be ranked, so they can only all be kept.
+template <class S, class B>
+concept Ranked = S::needs_probabilities || std::same_as<B, Unlimited>;
+
 template <Score S, Budget B, Merge M, class K = f16, class V = K>
+  requires Ranked<S, B>
 struct Policy {
   using ScoreType = S;
   using Key = K;
