@@ -17,8 +17,11 @@ inline std::uint32_t largest_bits(const RowView& v) noexcept {
       const void* row = v.row(t, h);
       std::uint32_t top = 0;
       if (v.type == Element::f32) {
-        const auto* x = static_cast<const std::uint32_t*>(row);
-        for (std::size_t d = 0; d < v.head_dim; ++d) top = x[d] << 1 > top ? x[d] << 1 : top;
+        const auto* x = static_cast<const float*>(row);
+        for (std::size_t d = 0; d < v.head_dim; ++d) {
+          const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(x[d]) << 1;
+          top = magnitude > top ? magnitude : top;
+        }
         top >>= 1;
       } else {
         const auto* x = static_cast<const std::uint16_t*>(row);
