@@ -62,6 +62,18 @@ void CellPages::give_back_untouched() const {
     if (std::memcmp(reinterpret_cast<const void*>(page), zeros, kPage) == 0) release(page, kPage);
 }
 
+bool CellPages::blank(std::size_t cell, bool in_part) const {
+  const std::uintptr_t end = data_ + (cell + 1) * row_;
+  for (std::uintptr_t at = end - row_; at < end;) {
+    const std::uintptr_t to = std::min(end, (at / kPage + 1) * kPage);
+    const bool zeros = std::all_of(reinterpret_cast<const char*>(at), reinterpret_cast<const char*>(to),
+                                   [](char c) { return c == 0; });
+    if (zeros == in_part) return in_part;
+    at = to;
+  }
+  return !in_part;
+}
+
 std::size_t CellPages::resident_bytes() const {
   const std::uintptr_t first = data_ / kPage * kPage;
   const std::uintptr_t last = (data_ + cells_ * row_ + kPage - 1) / kPage * kPage;

@@ -36,6 +36,8 @@ class CellPages {
   template <class Consumed, class Gone>
   void give_back(std::size_t first, std::size_t last, const Consumed& consumed, const Gone& gone) const;
   std::size_t resident_bytes() const;
+  // Whether a row holds only zeros; in_part: whether its part on any one page does.
+  bool blank(std::size_t cell, bool in_part) const;
 
  private:
   static constexpr std::uintptr_t kPage = 4096;

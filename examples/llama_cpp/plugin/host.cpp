@@ -65,6 +65,11 @@ void narrow_row(const float* from, std::size_t n, ggml_type type, void* to) {
   }
 }
 
+// A stream's part of the output of attention, which is contiguous.
+float* stream_of(const ggml_tensor* out, std::size_t stream) {
+  return reinterpret_cast<float*>(static_cast<char*>(out->data) + stream * out->nb[3]);
+}
+
 class Stopwatch {
  public:
   ~Stopwatch() {
@@ -121,6 +126,7 @@ ggml_status Host::compute(ggml_cgraph* graph) {
         write_rows(node);
       } else if (node->op == GGML_OP_FLASH_ATTN_EXT) {
         const Stopwatch watch;
+        Settings::get().set_error({});
         if (!attend(node) && !attend_stateless(graph, i)) return GGML_STATUS_FAILED;
       }
     } catch (const std::exception& e) {
@@ -144,7 +150,9 @@ void Host::write_rows(const ggml_tensor* op) {
     narrow_row(reinterpret_cast<const float*>(static_cast<const char*>(from->data) + static_cast<std::size_t>(t) * from->nb[1]),
                static_cast<std::size_t>(op->ne[0]), op->type,
                static_cast<char*>(op->data) + static_cast<std::size_t>(row) * op->nb[1]);
-    if (keys) written.push_back(row);
+    if (!keys) continue;
+    written.push_back(row);
+    watch_.wrote(root_of(op), static_cast<std::size_t>(row));
   }
 }
 
@@ -156,11 +164,23 @@ Host::Layer& Host::layer_of_tensors(const ggml_tensor* k, const ggml_tensor* v) 
   return layer;
 }
 
+// The same for all layers of a graph, whose deepest alone can tell: what the first layer finds is kept for the others.
+Watch::Past Host::past_of(const ggml_tensor* k, const Call& call, const std::vector<std::size_t>& written) {
+  const auto layer = layers_.find(watch_.data());
+  if (written.empty() || layer == layers_.end() || layer->second.k->ne[1] != k->ne[1]) return Watch::Past::same;
+  const Stream* watched = layer->second.streams[call.cell_stream].get();
+  if (watched == nullptr) return Watch::Past::same;
+  const auto [at, is_new] = pasts_.try_emplace(call.cell_stream, Watch::Past::same);
+  if (is_new) at->second = watch_.look(call.cell_stream, watched->still_there(call.past(written[0])));
+  return at->second;
+}
+
 // True if every stream of the call was answered from its cache. All streams see the call, so that each keeps track.
 bool Host::attend(ggml_tensor* op) {
   const ggml_tensor* k = root_of(op->src[1]);
   const ggml_tensor* v = root_of(op->src[2]);
   Layer& layer = layer_of_tensors(k, v);
+  answers_.clear();
   // Fewer cells than other layers have: a cache for a sliding window, small already, and its mask forgets.
   most_cells_ = std::max(most_cells_, k->ne[1]);
   if (k->ne[1] < most_cells_) {
@@ -169,8 +189,11 @@ bool Host::attend(ggml_tensor* op) {
   }
   const std::vector<std::int64_t> rows = std::exchange(written_[k->data], {});
   const std::size_t first = k->nb[2] != 0 ? op->src[1]->view_offs / k->nb[2] : 0;
-  bool answered = true;
-  for (std::size_t s = 0; s < static_cast<std::size_t>(op->src[0]->ne[3]); ++s) {
+  if (layer_of(k) <= last_layer_) pasts_.clear();
+  last_layer_ = layer_of(k);
+  const auto streams = static_cast<std::size_t>(op->src[0]->ne[3]);
+  std::vector<std::size_t> answered;
+  for (std::size_t s = 0; s < streams; ++s) {
     const std::size_t stream = first + s;
     std::vector<std::size_t> written;
     for (const std::int64_t row : rows)
@@ -178,10 +201,21 @@ bool Host::attend(ggml_tensor* op) {
     auto& cache = layer.streams[stream];
     if (!cache) cache = std::make_unique<Stream>(k, v, stream, executor_, workspace_);
     const Call call{op->src[0], op->src[1], op->src[2], op->src[3], op, s, stream, float_parameter(op, 0)};
-    answered = cache->attend(call, written) && answered;
+    const Watch::Past past = past_of(k, call, written);
+    if (cache->attend(call, written, past == Watch::Past::edited)) answered.push_back(s);
+    if (watch_.watches(k) && (past != Watch::Past::same || cache->has_read_again()))
+      watch_.accept(stream, cache->still_there(call.past(written[0])));
   }
-  if (answered) ++Settings::get().cached_calls;
-  return answered;
+  if (answered.size() == streams) {
+    ++Settings::get().cached_calls;
+    return true;
+  }
+  // The engine's kernel computes all streams, and of these it may not have the cells.
+  for (const std::size_t s : answered) {
+    const float* out = stream_of(op, s);
+    answers_[s].assign(out, out + op->ne[0] * op->ne[1] * op->ne[2]);
+  }
+  return false;
 }
 
 // The engine's own kernel over the given K, V and mask.
@@ -197,7 +231,10 @@ bool Host::attend_stateless(ggml_cgraph* graph, int node) {
           ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads")))
     set(cpu_, threads_);
   ggml_cgraph part = ggml_graph_view(graph, node, node + 1);
-  return ggml_backend_graph_compute(cpu_, &part) == GGML_STATUS_SUCCESS;
+  if (ggml_backend_graph_compute(cpu_, &part) != GGML_STATUS_SUCCESS) return false;
+  for (const auto& [s, answer] : answers_) std::copy(answer.begin(), answer.end(), stream_of(graph->nodes[node], s));
+  answers_.clear();
+  return true;
 }
 
 void Host::finish_prompt() {

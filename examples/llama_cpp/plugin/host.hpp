@@ -11,6 +11,7 @@
 #include "ggml.h"
 #include "plugin_api.h"
 #include "stream.hpp"
+#include "watch.hpp"
 
 struct ggml_cgraph;
 
@@ -45,6 +46,7 @@ class Host {
 
   void write_rows(const ggml_tensor* op);
   bool attend(ggml_tensor* op);
+  Watch::Past past_of(const ggml_tensor* k, const Call& call, const std::vector<std::size_t>& written);
   bool attend_stateless(ggml_cgraph* graph, int node);
   Layer& layer_of_tensors(const ggml_tensor* k, const ggml_tensor* v);
 
@@ -54,6 +56,10 @@ class Host {
   std::map<const void*, Layer> layers_;  // by the key tensor's data
   std::map<const void*, std::vector<std::int64_t>> written_;  // rows written since the last attention, by the key tensor's data
   std::int64_t most_cells_ = 0;          // of any layer's cache
+  Watch watch_;
+  int last_layer_ = -1;                  // of the last attention; layers rise within a graph
+  std::map<std::size_t, Watch::Past> pasts_;  // of the streams of this graph
+  std::map<std::size_t, std::vector<float>> answers_;  // of the streams that were answered in a call where others were not
   ggml_backend_t cpu_ = nullptr;         // the engine's own kernels, for calls that no cache can answer
 };
 

@@ -35,6 +35,14 @@ const std::uint16_t* Call::mask_row(std::size_t token) const {
                                                 token * mask->nb[1]);
 }
 
+std::vector<std::size_t> Call::past(std::size_t first) const {
+  std::vector<std::size_t> past;
+  const std::uint16_t* row = mask_row(0);
+  for (std::size_t cell = 0; cell < cells(); ++cell)
+    if (row[cell] == kVisible && cell != first) past.push_back(cell);
+  return past;
+}
+
 Stream::Stream(const ggml_tensor* k_root, const ggml_tensor* v_root, std::size_t stream, Executor executor,
                std::shared_ptr<Workspace> workspace)
     : k_pages_(k_root, stream),
@@ -57,20 +65,17 @@ void Stream::account() {
   Settings::get().held.change(std::exchange(accounted_, bytes.held), bytes.held, bytes.peak - bytes.held);
 }
 
-bool Stream::attend(const Call& call, const std::vector<std::size_t>& written) {
-  const bool changed = content_changed(call, written);
+bool Stream::attend(const Call& call, const std::vector<std::size_t>& written, bool edited) {
+  has_read_again_ = false;
   mark_written(written);
   if (!rows_are_causal(call, written)) {
     go_stateless(call);
     return false;
   }
-  std::vector<std::size_t> past;
-  const std::uint16_t* row = call.mask_row(0);
-  for (std::size_t cell = 0; cell < call.cells(); ++cell)
-    if (row[cell] == kVisible && cell != written[0]) past.push_back(cell);
+  const std::vector<std::size_t> past = call.past(written[0]);
   if (past.empty()) {
     restart(call);
-  } else if (stateless_ || !follow_past(call, past, changed)) {
+  } else if (stateless_ || !follow_past(call, past, edited)) {
     go_stateless(call);
     return false;
   }
@@ -113,22 +118,28 @@ bool Stream::rows_are_causal(const Call& call, const std::vector<std::size_t>& w
 }
 
 // Brings the cache to the past that this call sees (cells in rising order). False: no single causal sequence explains it.
-bool Stream::follow_past(const Call& call, const std::vector<std::size_t>& past, bool changed) {
-  if (past.size() == order_.size() && !changed) {
+bool Stream::follow_past(const Call& call, const std::vector<std::size_t>& past, bool edited) {
+  if (past.size() == order_.size() && !edited) {
     std::size_t live = 0;
     for (const std::size_t cell : past) live += state_[cell] == Cell::live ? 1 : 0;
     if (live == past.size()) return true;
   }
-  for (const std::size_t cell : past)
-    if (state_[cell] == Cell::retired) return false;  // another sequence in the same stream
   std::vector<char> visible(state_.size() + 1, 0);
   for (const std::size_t cell : past) visible[cell] = 1;
   std::vector<std::size_t> left;  // live cells still seen, in the order of their tokens
   for (const std::size_t cell : order_)
     if (visible[cell]) left.push_back(cell);
+  // Cells from before a restart, and not all of those since then: another sequence in the same stream. With all of them,
+  // the engine has restored a past.
+  const auto live = std::count_if(order_.begin(), order_.end(), [&](std::size_t cell) { return cell < state_.size(); });
+  if (left.size() < static_cast<std::size_t>(live))
+    for (const std::size_t cell : past)
+      if (state_[cell] == Cell::retired) return false;
   const bool all_known = left.size() == past.size();
-  if (all_known && !changed && is_suffix(left, order_)) return false;  // a window moves on
-  if (all_known && !changed && is_prefix(left, order_) && cache_->layer(0).can_truncate()) {
+  if (all_known && !edited && is_suffix(left, order_)) return false;  // a window moves on
+  // A cell that was given back has content only if the engine has restored one.
+  const bool restored = !left.empty() && given_back_[left.back()] != 0 && !k_pages_.blank(left.back(), true);
+  if (all_known && !edited && !restored && is_prefix(left, order_) && cache_->layer(0).can_truncate()) {
     cache_->layer(0).truncate(left.size());
     for (std::size_t i = left.size(); i < order_.size(); ++i)
       if (order_[i] < state_.size()) state_[order_[i]] = Cell::unused;
@@ -171,16 +182,21 @@ void Stream::restart(const Call& call) {
 
 // Reads the past again from the engine's cells. Its queries are gone, so the next tokens' queries decide what is kept.
 void Stream::rebuild(const Call& call, std::vector<std::size_t> past) {
-  need(past);
+  need(past, true);
   restart(call);
   std::vector<char> keys;
   std::vector<char> values;
   const RowView k = gather(call, call.k, past, keys);
   const RowView v = gather(call, call.v, past, values);
   cache_->layer(0).extend(k, v);
-  for (const std::size_t cell : past) state_[cell] = Cell::live;
+  for (const std::size_t cell : past) {
+    state_[cell] = Cell::live;
+    given_back_[cell] = 0;
+  }
   order_ = std::move(past);
+  waiting_ = order_;
   settle_ = kSettle;
+  has_read_again_ = true;
   ++Settings::get().rebuilds;
 }
 
@@ -209,19 +225,22 @@ void Stream::run(const Call& call, const std::vector<std::size_t>& written) {
     order_.push_back(cell);
   }
   account();
-  remember_content(call);
   // What the first call brought waits for the second: by then every layer has been seen, and with it which of them keep a window.
-  if (Settings::get().reclaim() && std::exchange(seen_before_, true)) {
-    waiting_.insert(waiting_.end(), written.begin(), written.end());
-    give_back(std::exchange(waiting_, {}));
-  } else {
-    waiting_ = written;
+  waiting_.insert(waiting_.end(), written.begin(), written.end());
+  const bool reclaim = Settings::get().reclaim();
+  if (reclaim && std::exchange(seen_before_, true)) {
+    give_back(std::exchange(waiting_, {written.back()}));
+  } else if (!reclaim) {
+    waiting_.clear();
   }
 }
 
+// Never that of the newest token: if the engine moves the past, it shows there.
 void Stream::give_back(const std::vector<std::size_t>& written) {
   const auto [first, last] = std::minmax_element(written.begin(), written.end());
-  const auto consumed = [&](std::size_t cell) { return cell >= state_.size() || state_[cell] == Cell::live; };
+  const auto consumed = [&](std::size_t cell) {
+    return cell >= state_.size() || (state_[cell] == Cell::live && cell != order_.back());
+  };
   const auto gone = [&](std::size_t cell) {
     if (cell < given_back_.size()) given_back_[cell] = 1;
   };
@@ -229,9 +248,15 @@ void Stream::give_back(const std::vector<std::size_t>& written) {
   v_pages_.give_back(*first, *last, consumed, gone);
 }
 
-void Stream::need(const std::vector<std::size_t>& cells) const {
+// That these cells have content. Those that were given back may have got it again, from a state that the engine restored;
+// and (all) a state that was saved after its cells were given back brings none.
+void Stream::need(const std::vector<std::size_t>& cells, bool all) const {
   std::size_t missing = 0;
-  for (const std::size_t cell : cells) missing += given_back_[cell] ? 1 : 0;
+  for (const std::size_t cell : cells) {
+    const bool gone = given_back_[cell] ? k_pages_.blank(cell, true) || v_pages_.blank(cell, true)
+                                        : all && k_pages_.blank(cell, false);
+    missing += gone ? 1 : 0;
+  }
   if (missing == 0) return;
   ++Settings::get().refusals;
   fail("layer ", layer_, ": the past was edited or is shared, and ", missing, " of the ", cells.size(),
@@ -255,33 +280,9 @@ void Stream::go_stateless(const Call& call) {
   order_.clear();
 }
 
-namespace {
-
-std::uint64_t first_bytes(const Call& call, std::size_t cell) {
-  std::uint64_t x = 0;
-  const auto* row = static_cast<const char*>(call.k->data) + call.stream * call.k->nb[3] + cell * call.k->nb[1];
-  std::memcpy(&x, row, sizeof x);
-  return x;
-}
-
-}  // namespace
-
-// A rotated (shifted) or restored cell shows in its bytes only.
-bool Stream::content_changed(const Call& call, const std::vector<std::size_t>& written) const {
-  if (order_.empty() || stateless_) return false;
-  const std::size_t ends[2] = {order_.front(), order_.back()};
-  for (int i = 0; i < 2; ++i) {
-    const std::size_t cell = ends[i];
-    if (cell >= call.cells() || state_[cell] != Cell::live || given_back_[cell]) continue;
-    if (std::find(written.begin(), written.end(), cell) != written.end()) continue;
-    if (first_bytes(call, cell) != content_[i]) return true;
-  }
-  return false;
-}
-
-void Stream::remember_content(const Call& call) {
-  content_[0] = first_bytes(call, order_.front());
-  content_[1] = first_bytes(call, order_.back());
+std::vector<std::size_t> Stream::still_there(std::vector<std::size_t> cells) const {
+  std::erase_if(cells, [&](std::size_t cell) { return given_back_[cell] != 0; });
+  return cells;
 }
 
 // Rows of these cells; in place where the cells follow one another.

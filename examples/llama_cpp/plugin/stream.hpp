@@ -28,6 +28,8 @@ struct Call {
   std::size_t tokens() const { return static_cast<std::size_t>(q->ne[1]); }
   std::size_t cells() const { return static_cast<std::size_t>(k->ne[1]); }
   const std::uint16_t* mask_row(std::size_t token) const;  // f16 bits: 0 visible, -infinity hidden
+  // The cells that the first token, in cell `first`, sees besides its own, in rising order.
+  std::vector<std::size_t> past(std::size_t first) const;
 };
 
 class Stream {
@@ -40,9 +42,16 @@ class Stream {
   Stream& operator=(const Stream&) = delete;
 
   // Answers the call from the cache and returns true; or returns false: the call is no plain causal continuation and must be
-  // answered from the engine's cells as they are. `written`: the cells of the call's tokens, in order, empty if unknown.
+  // answered from the engine's cells as they are. `written`: the cells of the call's tokens, in order, empty if unknown;
+  // `edited`: cells that the call sees have other content than when the cache took them.
   // Throws Error if cells are needed that were given back.
-  bool attend(const Call& call, const std::vector<std::size_t>& written);
+  bool attend(const Call& call, const std::vector<std::size_t>& written, bool edited);
+
+  // Whether the last call took its past from the engine's cells.
+  bool has_read_again() const { return has_read_again_; }
+
+  // Those of the cells whose pages have not been given back.
+  std::vector<std::size_t> still_there(std::vector<std::size_t> cells) const;
 
   // Compresses now instead of at the next single token; a rebuilt cache waits until it has seen queries.
   void finish_prompt();
@@ -56,17 +65,15 @@ class Stream {
 
   void mark_written(const std::vector<std::size_t>& written);
   bool rows_are_causal(const Call& call, const std::vector<std::size_t>& written) const;
-  bool follow_past(const Call& call, const std::vector<std::size_t>& past, bool changed);
+  bool follow_past(const Call& call, const std::vector<std::size_t>& past, bool edited);
   void restart(const Call& call);
   void rebuild(const Call& call, std::vector<std::size_t> past);
   void run(const Call& call, const std::vector<std::size_t>& written);
   void give_back(const std::vector<std::size_t>& written);
-  void need(const std::vector<std::size_t>& cells) const;
+  void need(const std::vector<std::size_t>& cells, bool all = false) const;
   void go_stateless(const Call& call);
   void drop_cache();
   void account();
-  bool content_changed(const Call& call, const std::vector<std::size_t>& written) const;
-  void remember_content(const Call& call);
   RowView gather(const Call& call, const ggml_tensor* operand, const std::vector<std::size_t>& cells,
                  std::vector<char>& buffer) const;
 
@@ -80,12 +87,12 @@ class Stream {
   std::vector<Cell> state_;          // [cells]
   std::vector<char> given_back_;     // [cells]
   bool stateless_ = false;           // until the stream restarts
+  bool has_read_again_ = false;
   bool pages_swept_ = false;
   bool seen_before_ = false;
   std::vector<std::size_t> waiting_;   // cells written whose pages have not been looked at yet
   std::size_t accounted_ = 0;          // bytes of cache_ in the process's count
   std::size_t settle_ = 0;           // single tokens that still count as prompt, after a rebuild
-  std::uint64_t content_[2] = {0, 0};  // of the first and the last live cell's key
 };
 
 }  // namespace zeromerge::plugin

@@ -1,0 +1,40 @@
+// Notices what the engine does to its cells outside of the graphs' writes: a restored state, a shifted
+// context. It shows in the bytes of the keys only. One layer is watched, the deepest: its key of a token
+// depends on all tokens before it and on their positions, so a past that differs anywhere differs there from
+// then on.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "cells.hpp"
+
+namespace zeromerge::plugin {
+
+class Watch {
+ public:
+  enum class Past { same, grown, edited };  // grown: by cells that no graph wrote
+
+  // A graph has written this row (over all streams) of a layer's keys. The deepest layer seen so far is
+  // watched, of those with the most cells.
+  void wrote(const ggml_tensor* k_root, std::size_t row);
+  bool watches(const ggml_tensor* k_root) const { return k_root->data == data_; }
+  const void* data() const { return data_; }
+
+  // Compares these cells of a stream with what was last known of them.
+  Past look(std::size_t stream, const std::vector<std::size_t>& cells) const;
+  // Takes what they hold for known.
+  void accept(std::size_t stream, const std::vector<std::size_t>& cells);
+
+ private:
+  std::uint64_t now(std::size_t row) const;
+
+  const void* data_ = nullptr;
+  std::size_t row_bytes_ = 0;
+  std::size_t cells_ = 0;  // per stream
+  int layer_ = -1;
+  std::vector<std::uint64_t> known_;  // [streams][cells] the first bytes of a cell's key, 0: unknown
+};
+
+}  // namespace zeromerge::plugin
