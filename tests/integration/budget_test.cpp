@@ -1,0 +1,108 @@
+// A budget: what it holds, and what it costs.
+#include "integration/engine.hpp"
+
+namespace zeromerge::test {
+namespace {
+
+class Budget : public EngineTest {
+ protected:
+  void SetUp() override {
+    EngineTest::SetUp();
+    prompt = engine.text(0, 200);
+    rest = engine.text(200, 16);
+  }
+
+  // The prompt and its continuation under a policy; the statistics of the end.
+  Rows run_under(const char* policy, zeromerge_statistics& statistics) {
+    engine.policy(policy);
+    engine.reset_statistics();
+    Context context{Options{}};
+    context.feed(prompt);
+    context.feed_each(rest);
+    statistics = engine.statistics();
+    return context.take();
+  }
+
+  std::vector<llama_token> prompt;
+  std::vector<llama_token> rest;
+};
+
+TEST_F(Budget, HoldsItsShare) {
+  zeromerge_statistics full;
+  zeromerge_statistics half;
+  zeromerge_statistics fifth;
+  const Rows expected = run_under("full", full);
+  const Rows with_half = run_under("zeromerge:budget=50%", half);
+  const Rows with_fifth = run_under("zeromerge:budget=20%", fifth);
+  EXPECT_EQ(full.entries, 216 * engine.heads());
+  EXPECT_EQ(half.entries, 100 * engine.heads());
+  EXPECT_EQ(fifth.entries, 40 * engine.heads());
+  EXPECT_EQ(fifth.tokens, full.tokens);
+  EXPECT_EQ(fifth.rebuilds, 0u);
+  // The workspace does not shrink with the budget, so a little more than the share.
+  EXPECT_LT(half.kv_bytes, full.kv_bytes * 6 / 10);
+  EXPECT_LT(fifth.kv_bytes, full.kv_bytes * 3 / 10);
+  // A prompt is seen whole before it is compressed.
+  expect_equal({expected.front()}, {with_half.front()});
+  expect_equal({expected.front()}, {with_fifth.front()});
+  expect_close(expected, with_half, 0.3);
+  expect_close(expected, with_fifth, 1.0);
+  EXPECT_GT(difference(expected, with_fifth).mean_kl, 1e-4) << "nothing was left out";
+}
+
+TEST_F(Budget, OfEverythingEqualsFullUntilTokensAreDecoded) {
+  zeromerge_statistics full;
+  zeromerge_statistics all;
+  const Rows expected = run_under("full", full);
+  const Rows got = run_under("zeromerge:budget=1000", all);
+  EXPECT_EQ(all.entries, full.entries);
+  expect_equal(expected, got);
+  // A share is one of the prompt: from the first decoded token on, one leaves for each that comes.
+  const Rows share = run_under("zeromerge:budget=100%", all);
+  EXPECT_EQ(all.entries, 200 * engine.heads());
+  expect_equal({expected.front()}, {share.front()});
+  expect_close(expected, share, 0.01);
+}
+
+// Compressed after every part of the prompt, the peak is the budget and one part.
+TEST_F(Budget, ThatIsBoundedNeverHoldsThePrompt) {
+  zeromerge_statistics full;
+  const Rows expected = run_under("full", full);
+  engine.policy("zeromerge:budget=40,bounded=1");
+  engine.reset_statistics();
+  Options options;
+  options.ubatch = 40;
+  Context context(options);
+  context.feed(prompt);
+  context.feed_each(rest);
+  const zeromerge_statistics bounded = engine.statistics();
+  expect_close(expected, context.take(), 1.5);
+  EXPECT_EQ(bounded.entries, 40 * engine.heads());
+  EXPECT_LT(bounded.kv_bytes_peak, full.kv_bytes * 6 / 10);
+}
+
+// Heads that differ in need share a layer's budget.
+TEST_F(Budget, MayBeSharedOutAmongHeads) {
+  zeromerge_statistics full;
+  zeromerge_statistics s;
+  const Rows expected = run_under("full", full);
+  expect_close(expected, run_under("zeromerge:budget=60,heads=adaptive", s), 1.0);
+  EXPECT_LE(s.entries, 60 * engine.heads());
+  EXPECT_GT(s.entries, 58 * engine.heads());
+}
+
+// Each context takes the policy of the moment its sequence starts.
+TEST_F(Budget, AppliesFromTheNextSequenceOn) {
+  Context context{Options{}};
+  context.feed(engine.text(0, 80));
+  engine.policy("zeromerge:budget=40");
+  context.feed_each(engine.text(80, 2));
+  EXPECT_EQ(engine.statistics().entries, 82 * engine.heads());
+  context.clear();
+  context.feed(engine.text(0, 80));
+  context.feed_each(engine.text(80, 2));
+  EXPECT_EQ(engine.statistics().entries, 40 * engine.heads());
+}
+
+}  // namespace
+}  // namespace zeromerge::test
