@@ -251,7 +251,7 @@ TEST(EvictLaws, HoldForAnyUseOfAnyPolicy) {
       if (HasFailure()) return;
     }
   use_at_random<f16>(uses[1], 7);
-  use_at_random<bf16>(uses[6], 8);
+  use_at_random<f16>(uses[6], 8);
 }
 
 TEST(EvictLaws, ThreeHundredTokensNeverExceedTheCapacityNorAllocateOnceItIsReached) {
