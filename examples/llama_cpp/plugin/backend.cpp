@@ -1,5 +1,6 @@
-// The ggml backend: a device of type ACCEL whose operations are attention over llama.cpp's cache tensors and the writes to them.
-// ggml's scheduler hands these operations to it, for every architecture, as long as the tensors are in host memory.
+// The ggml backend: a device of type ACCEL whose operations are attention over llama.cpp's cache tensors and
+// the writes to them. ggml's scheduler hands these operations to it, for every architecture, as long as the
+// tensors are in host memory.
 #include <algorithm>
 #include <cstring>
 #include <mutex>
@@ -84,10 +85,13 @@ void backend_free(ggml_backend_t backend) {
   delete backend;
 }
 
-ggml_status graph_compute(ggml_backend_t backend, ggml_cgraph* graph) { return host_of(backend)->compute(graph); }
+ggml_status graph_compute(ggml_backend_t backend, ggml_cgraph* graph) {
+  return host_of(backend)->compute(graph);
+}
 
 ggml_guid_t guid() {
-  static ggml_guid id = {0x7a, 0x65, 0x72, 0x6f, 0x6d, 0x65, 0x72, 0x67, 0x65, 0x2d, 0x6b, 0x76, 0x2d, 0x30, 0x30, 0x31};
+  static ggml_guid id = {0x7a, 0x65, 0x72, 0x6f, 0x6d, 0x65, 0x72, 0x67,
+                         0x65, 0x2d, 0x6b, 0x76, 0x2d, 0x30, 0x30, 0x31};
   return &id;
 }
 
@@ -131,7 +135,9 @@ ggml_backend_buffer_t device_buffer_from_host(ggml_backend_dev_t, void* data, si
 
 bool device_supports_op(ggml_backend_dev_t, const ggml_tensor* op) { return takes(op); }
 
-bool device_supports_buft(ggml_backend_dev_t, ggml_backend_buffer_type_t type) { return ggml_backend_buft_is_host(type); }
+bool device_supports_buft(ggml_backend_dev_t, ggml_backend_buffer_type_t type) {
+  return ggml_backend_buft_is_host(type);
+}
 
 ggml_backend_device_i device_interface() {
   ggml_backend_device_i i{};
@@ -171,7 +177,8 @@ void* reg_function(ggml_backend_reg_t, const char* name) {
 }
 
 ggml_backend_reg_t registry() {
-  static ggml_backend_reg reg = {GGML_BACKEND_API_VERSION, {reg_name, reg_device_count, reg_device, reg_function}, nullptr};
+  static ggml_backend_reg reg = {
+      GGML_BACKEND_API_VERSION, {reg_name, reg_device_count, reg_device, reg_function}, nullptr};
   return &reg;
 }
 

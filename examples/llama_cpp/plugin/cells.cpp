@@ -28,10 +28,17 @@ int layer_of(const ggml_tensor* root) {
 
 bool element_of_type(ggml_type type, Element& element) {
   switch (type) {
-    case GGML_TYPE_F32: element = Element::f32; return true;
-    case GGML_TYPE_F16: element = Element::f16; return true;
-    case GGML_TYPE_BF16: element = Element::bf16; return true;
-    default: return false;
+    case GGML_TYPE_F32:
+      element = Element::f32;
+      return true;
+    case GGML_TYPE_F16:
+      element = Element::f16;
+      return true;
+    case GGML_TYPE_BF16:
+      element = Element::bf16;
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -58,7 +65,8 @@ void CellPages::release(std::uintptr_t page, std::uintptr_t bytes) {
 
 void CellPages::give_back_untouched() const {
   static const char zeros[kPage] = {};
-  for (std::uintptr_t page = (data_ + kPage - 1) / kPage * kPage; page + kPage <= data_ + cells_ * row_; page += kPage)
+  for (std::uintptr_t page = (data_ + kPage - 1) / kPage * kPage; page + kPage <= data_ + cells_ * row_;
+       page += kPage)
     if (std::memcmp(reinterpret_cast<const void*>(page), zeros, kPage) == 0) release(page, kPage);
 }
 
@@ -79,7 +87,8 @@ std::size_t CellPages::resident_bytes() const {
   const std::uintptr_t last = (data_ + cells_ * row_ + kPage - 1) / kPage * kPage;
   std::vector<unsigned char> in_core((last - first) / kPage);
   if (mincore(reinterpret_cast<void*>(first), last - first, in_core.data()) != 0) return cells_ * row_;
-  return static_cast<std::size_t>(std::count_if(in_core.begin(), in_core.end(), [](unsigned char c) { return c & 1; })) *
+  return static_cast<std::size_t>(
+             std::count_if(in_core.begin(), in_core.end(), [](unsigned char c) { return c & 1; })) *
          kPage;
 }
 

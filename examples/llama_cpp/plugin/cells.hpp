@@ -1,5 +1,5 @@
-// The engine's KV cells of one layer: two tensors [row][cells][streams] in host memory. Reading rows, and giving back the pages of
-// rows that the caches hold.
+// The engine's KV cells of one layer: two tensors [row][cells][streams] in host memory. Reading rows, and
+// giving back the pages of rows that the caches hold.
 #pragma once
 
 #include <cstddef>
@@ -31,8 +31,8 @@ class CellPages {
 
   // Gives back whole pages that hold only zeros: what the engine cleared and never used.
   void give_back_untouched() const;
-  // Gives back the whole pages whose last byte lies in rows [first, last], where `consumed(cell)` holds for every cell on the page;
-  // calls gone(cell) for each of those.
+  // Gives back the whole pages whose last byte lies in rows [first, last], where `consumed(cell)` holds for
+  // every cell on the page; calls gone(cell) for each of those.
   template <class Consumed, class Gone>
   void give_back(std::size_t first, std::size_t last, const Consumed& consumed, const Gone& gone) const;
   std::size_t resident_bytes() const;
@@ -42,13 +42,14 @@ class CellPages {
  private:
   static constexpr std::uintptr_t kPage = 4096;
   static void release(std::uintptr_t page, std::uintptr_t bytes);
-  std::uintptr_t data_;   // of the stream
-  std::size_t row_;       // bytes
+  std::uintptr_t data_;  // of the stream
+  std::size_t row_;      // bytes
   std::size_t cells_;
 };
 
 template <class Consumed, class Gone>
-void CellPages::give_back(std::size_t first, std::size_t last, const Consumed& consumed, const Gone& gone) const {
+void CellPages::give_back(std::size_t first, std::size_t last, const Consumed& consumed,
+                          const Gone& gone) const {
   const std::uintptr_t end = data_ + (last + 1) * row_;
   std::uintptr_t page = (data_ + first * row_) / kPage * kPage;
   if (page < data_) page += kPage;

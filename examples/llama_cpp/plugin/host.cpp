@@ -33,21 +33,23 @@ bool takes_attention(const ggml_tensor* op) {
   if (!is_cache(root_of(k), 'k') || !is_cache(root_of(v), 'v')) return false;
   const bool shapes = k->ne[0] == v->ne[0] && k->ne[0] == q->ne[0] && k->ne[2] == v->ne[2] &&
                       k->ne[0] <= static_cast<std::int64_t>(kMaxHeadDim) && q->ne[2] % k->ne[2] == 0 &&
-                      k->ne[3] == q->ne[3] && v->ne[3] == q->ne[3] && (mask->ne[3] == 1 || mask->ne[3] == q->ne[3]);
+                      k->ne[3] == q->ne[3] && v->ne[3] == q->ne[3] &&
+                      (mask->ne[3] == 1 || mask->ne[3] == q->ne[3]);
   const bool rows = k->nb[0] == ggml_type_size(k->type) && v->nb[0] == ggml_type_size(v->type) &&
                     q->nb[0] == sizeof(float) && float_parameter(op, 0) > 0.0f;
   return shapes && rows;
 }
 
-// The engine's writes of new keys and values to its cells: taken so that the plug-in knows which cells they are.
+// The engine's writes of new keys and values to its cells: taken so that the plug-in knows which cells they
+// are.
 bool takes_write(const ggml_tensor* op) {
   const ggml_tensor* root = root_of(op);
   const ggml_tensor* from = op->src[0];
   const ggml_tensor* index = op->src[1];
   Element type;
-  return (is_cache(root, 'k') || is_cache(root, 'v')) && from->type == GGML_TYPE_F32 && from->nb[0] == sizeof(float) &&
-         element_of_type(op->type, type) && op->ne[0] == root->ne[0] && op->ne[2] == 1 && op->ne[3] == 1 &&
-         from->ne[2] == 1 && from->ne[3] == 1 && index->ne[1] == 1 &&
+  return (is_cache(root, 'k') || is_cache(root, 'v')) && from->type == GGML_TYPE_F32 &&
+         from->nb[0] == sizeof(float) && element_of_type(op->type, type) && op->ne[0] == root->ne[0] &&
+         op->ne[2] == 1 && op->ne[3] == 1 && from->ne[2] == 1 && from->ne[3] == 1 && index->ne[1] == 1 &&
          (index->type == GGML_TYPE_I64 || index->type == GGML_TYPE_I32);
 }
 
@@ -59,9 +61,12 @@ std::int64_t row_index(const ggml_tensor* index, std::int64_t i) {
 
 void narrow_row(const float* from, std::size_t n, ggml_type type, void* to) {
   switch (type) {
-    case GGML_TYPE_F16: return kernels::narrow(from, n, static_cast<f16*>(to));
-    case GGML_TYPE_BF16: return kernels::narrow(from, n, static_cast<bf16*>(to));
-    default: return kernels::narrow(from, n, static_cast<float*>(to));
+    case GGML_TYPE_F16:
+      return kernels::narrow(from, n, static_cast<f16*>(to));
+    case GGML_TYPE_BF16:
+      return kernels::narrow(from, n, static_cast<bf16*>(to));
+    default:
+      return kernels::narrow(from, n, static_cast<float*>(to));
   }
 }
 
@@ -90,15 +95,19 @@ bool takes(const ggml_tensor* op) {
     case GGML_OP_RESHAPE:
     case GGML_OP_VIEW:
     case GGML_OP_PERMUTE:
-    case GGML_OP_TRANSPOSE: return true;
-    case GGML_OP_FLASH_ATTN_EXT: return takes_attention(op);
-    case GGML_OP_SET_ROWS: return takes_write(op);
-    default: return false;
+    case GGML_OP_TRANSPOSE:
+      return true;
+    case GGML_OP_FLASH_ATTN_EXT:
+      return takes_attention(op);
+    case GGML_OP_SET_ROWS:
+      return takes_write(op);
+    default:
+      return false;
   }
 }
 
-// The engine's CPU kernels run on OpenMP's threads; using the same ones means that no two sets of threads wait for each other
-// while spinning.
+// The engine's CPU kernels run on OpenMP's threads; using the same ones means that no two sets of threads
+// wait for each other while spinning.
 Host::Host() : workspace_(std::make_shared<Workspace>()) {
   executor_ = [this](std::size_t count, LoopBody body) {
     const int threads = static_cast<int>(std::min<std::size_t>(count, static_cast<std::size_t>(threads_)));
@@ -147,7 +156,8 @@ void Host::write_rows(const ggml_tensor* op) {
   for (std::int64_t t = 0; t < from->ne[1]; ++t) {
     const std::int64_t row = row_index(index, t);
     if (row < 0 || row >= op->ne[1]) fail("write to row ", row, " of a cache tensor of ", op->ne[1], " rows");
-    narrow_row(reinterpret_cast<const float*>(static_cast<const char*>(from->data) + static_cast<std::size_t>(t) * from->nb[1]),
+    narrow_row(reinterpret_cast<const float*>(static_cast<const char*>(from->data) +
+                                              static_cast<std::size_t>(t) * from->nb[1]),
                static_cast<std::size_t>(op->ne[0]), op->type,
                static_cast<char*>(op->data) + static_cast<std::size_t>(row) * op->nb[1]);
     if (!keys) continue;
@@ -164,18 +174,26 @@ Host::Layer& Host::layer_of_tensors(const ggml_tensor* k, const ggml_tensor* v) 
   return layer;
 }
 
-// The same for all layers of a graph, whose deepest alone can tell: what the first layer finds is kept for the others.
-Watch::Past Host::past_of(const ggml_tensor* k, const Call& call, const std::vector<std::size_t>& written) {
+// What the call sees, and whether the engine has changed its cells. Both are the same for all layers of a
+// graph, and only the deepest layer's keys can tell of a change: what the first layer finds is kept for the
+// others.
+const Host::Seen& Host::see(const ggml_tensor* k, const ggml_tensor* mask, std::size_t tokens, std::size_t s,
+                            std::size_t stream, std::vector<std::size_t> written) {
+  Seen& seen = seen_[stream];
+  if (seen.graph == graph_ && seen.sight.mask == mask && seen.sight.written == written) return seen;
+  Sight sight = read_sight(mask, s, tokens, std::move(written));
+  sight.number = ++sights_;
+  sight.follows = continues(seen.sight, sight) ? seen.sight.number : 0;
+  seen = {graph_, std::move(sight), Watch::Past::same};
   const auto layer = layers_.find(watch_.data());
-  if (written.empty() || layer == layers_.end() || layer->second.k->ne[1] != k->ne[1]) return Watch::Past::same;
-  const Stream* watched = layer->second.streams[call.cell_stream].get();
-  if (watched == nullptr) return Watch::Past::same;
-  const auto [at, is_new] = pasts_.try_emplace(call.cell_stream, Watch::Past::same);
-  if (is_new) at->second = watch_.look(call.cell_stream, watched->still_there(call.past(written[0])));
-  return at->second;
+  if (!seen.sight.causal || layer == layers_.end() || layer->second.k->ne[1] != k->ne[1]) return seen;
+  const Stream* watched = layer->second.streams[stream].get();
+  if (watched != nullptr) seen.past = watch_.look(stream, watched->still_there(seen.sight.past));
+  return seen;
 }
 
-// True if every stream of the call was answered from its cache. All streams see the call, so that each keeps track.
+// True if every stream of the call was answered from its cache. All streams see the call, so that each keeps
+// track.
 bool Host::attend(ggml_tensor* op) {
   const ggml_tensor* k = root_of(op->src[1]);
   const ggml_tensor* v = root_of(op->src[2]);
@@ -189,22 +207,22 @@ bool Host::attend(ggml_tensor* op) {
   }
   const std::vector<std::int64_t> rows = std::exchange(written_[k->data], {});
   const std::size_t first = k->nb[2] != 0 ? op->src[1]->view_offs / k->nb[2] : 0;
-  if (layer_of(k) <= last_layer_) pasts_.clear();
-  last_layer_ = layer_of(k);
+  if (layer_of(k) <= std::exchange(last_layer_, layer_of(k))) ++graph_;
   const auto streams = static_cast<std::size_t>(op->src[0]->ne[3]);
   std::vector<std::size_t> answered;
   for (std::size_t s = 0; s < streams; ++s) {
     const std::size_t stream = first + s;
     std::vector<std::size_t> written;
     for (const std::int64_t row : rows)
-      if (static_cast<std::size_t>(row / k->ne[1]) == stream) written.push_back(static_cast<std::size_t>(row % k->ne[1]));
+      if (static_cast<std::size_t>(row / k->ne[1]) == stream)
+        written.push_back(static_cast<std::size_t>(row % k->ne[1]));
     auto& cache = layer.streams[stream];
     if (!cache) cache = std::make_unique<Stream>(k, v, stream, executor_, workspace_);
     const Call call{op->src[0], op->src[1], op->src[2], op->src[3], op, s, stream, float_parameter(op, 0)};
-    const Watch::Past past = past_of(k, call, written);
-    if (cache->attend(call, written, past == Watch::Past::edited)) answered.push_back(s);
-    if (watch_.watches(k) && (past != Watch::Past::same || cache->has_read_again()))
-      watch_.accept(stream, cache->still_there(call.past(written[0])));
+    const Seen& seen = see(k, op->src[3], call.tokens(), s, stream, std::move(written));
+    if (cache->attend(call, seen.sight, seen.past == Watch::Past::edited)) answered.push_back(s);
+    if (watch_.watches(k) && (seen.past != Watch::Past::same || cache->has_read_again()))
+      watch_.accept(stream, cache->still_there(seen.sight.past));
   }
   if (answered.size() == streams) {
     ++Settings::get().cached_calls;
@@ -232,7 +250,8 @@ bool Host::attend_stateless(ggml_cgraph* graph, int node) {
     set(cpu_, threads_);
   ggml_cgraph part = ggml_graph_view(graph, node, node + 1);
   if (ggml_backend_graph_compute(cpu_, &part) != GGML_STATUS_SUCCESS) return false;
-  for (const auto& [s, answer] : answers_) std::copy(answer.begin(), answer.end(), stream_of(graph->nodes[node], s));
+  for (const auto& [s, answer] : answers_)
+    std::copy(answer.begin(), answer.end(), stream_of(graph->nodes[node], s));
   answers_.clear();
   return true;
 }

@@ -17,8 +17,9 @@ struct ggml_cgraph;
 
 namespace zeromerge::plugin {
 
-// Whether the plug-in answers this operation. Attention that needs more than K, V, a mask and a scale (sinks, ALiBi, soft-cap, other
-// types) is not taken: the engine's own kernels answer it, as if the plug-in were not there.
+// Whether the plug-in answers this operation. Attention that needs more than K, V, a mask and a scale (sinks,
+// ALiBi, soft-cap, other types) is not taken: the engine's own kernels answer it, as if the plug-in were not
+// there.
 bool takes(const ggml_tensor* op);
 
 class Host {
@@ -44,9 +45,17 @@ class Host {
     std::vector<std::unique_ptr<Stream>> streams;
   };
 
+  // What a graph's layers share about one stream.
+  struct Seen {
+    std::uint64_t graph = 0;
+    Sight sight;
+    Watch::Past past = Watch::Past::same;
+  };
+
   void write_rows(const ggml_tensor* op);
   bool attend(ggml_tensor* op);
-  Watch::Past past_of(const ggml_tensor* k, const Call& call, const std::vector<std::size_t>& written);
+  const Seen& see(const ggml_tensor* k, const ggml_tensor* mask, std::size_t tokens, std::size_t s,
+                  std::size_t stream, std::vector<std::size_t> written);
   bool attend_stateless(ggml_cgraph* graph, int node);
   Layer& layer_of_tensors(const ggml_tensor* k, const ggml_tensor* v);
 
@@ -54,13 +63,17 @@ class Host {
   Executor executor_;
   std::shared_ptr<Workspace> workspace_;
   std::map<const void*, Layer> layers_;  // by the key tensor's data
-  std::map<const void*, std::vector<std::int64_t>> written_;  // rows written since the last attention, by the key tensor's data
-  std::int64_t most_cells_ = 0;          // of any layer's cache
+  std::map<const void*, std::vector<std::int64_t>>
+      written_;                  // rows written since the last attention, by the key tensor's data
+  std::int64_t most_cells_ = 0;  // of any layer's cache
   Watch watch_;
-  int last_layer_ = -1;                  // of the last attention; layers rise within a graph
-  std::map<std::size_t, Watch::Past> pasts_;  // of the streams of this graph
-  std::map<std::size_t, std::vector<float>> answers_;  // of the streams that were answered in a call where others were not
-  ggml_backend_t cpu_ = nullptr;         // the engine's own kernels, for calls that no cache can answer
+  int last_layer_ = -1;  // of the last attention; layers rise within a graph
+  std::uint64_t graph_ = 1;
+  std::uint64_t sights_ = 0;
+  std::map<std::size_t, Seen> seen_;  // by stream, the last one
+  std::map<std::size_t, std::vector<float>>
+      answers_;                   // of the streams that were answered in a call where others were not
+  ggml_backend_t cpu_ = nullptr;  // the engine's own kernels, for calls that no cache can answer
 };
 
 }  // namespace zeromerge::plugin

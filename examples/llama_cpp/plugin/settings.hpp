@@ -11,7 +11,8 @@
 
 namespace zeromerge::plugin {
 
-// Bytes held by all caches together. A cache is counted after each of its calls; `extra` is what it held beyond that meanwhile.
+// Bytes held by all caches together. A cache is counted after each of its calls; `extra` is what it held
+// beyond that meanwhile.
 class HeldBytes {
  public:
   void change(std::size_t before, std::size_t after, std::size_t extra) {

@@ -12,10 +12,9 @@ namespace zeromerge::plugin {
 
 namespace {
 
-constexpr std::uint16_t kVisible = 0;      // +0 in f16
 constexpr std::uint16_t kHidden = 0xfc00;  // -infinity
-constexpr std::size_t kSettle = 64;        // queries that a rebuilt cache sees before it is compressed: without any, it could
-                                           // only guess what matters
+constexpr std::size_t kSettle = 64;  // queries that a rebuilt cache sees before it is compressed: without
+                                     // any, it could only guess what matters
 
 // Whether `part` is what is left of `whole` after cutting its end.
 bool is_prefix(const std::vector<std::size_t>& part, const std::vector<std::size_t>& whole) {
@@ -33,14 +32,6 @@ const std::uint16_t* Call::mask_row(std::size_t token) const {
   const std::size_t s = static_cast<std::size_t>(mask->ne[3]) > 1 ? stream : 0;
   return reinterpret_cast<const std::uint16_t*>(static_cast<const char*>(mask->data) + s * mask->nb[3] +
                                                 token * mask->nb[1]);
-}
-
-std::vector<std::size_t> Call::past(std::size_t first) const {
-  std::vector<std::size_t> past;
-  const std::uint16_t* row = mask_row(0);
-  for (std::size_t cell = 0; cell < cells(); ++cell)
-    if (row[cell] == kVisible && cell != first) past.push_back(cell);
-  return past;
 }
 
 Stream::Stream(const ggml_tensor* k_root, const ggml_tensor* v_root, std::size_t stream, Executor executor,
@@ -65,21 +56,21 @@ void Stream::account() {
   Settings::get().held.change(std::exchange(accounted_, bytes.held), bytes.held, bytes.peak - bytes.held);
 }
 
-bool Stream::attend(const Call& call, const std::vector<std::size_t>& written, bool edited) {
+bool Stream::attend(const Call& call, const Sight& sight, bool edited) {
   has_read_again_ = false;
-  mark_written(written);
-  if (!rows_are_causal(call, written)) {
+  const bool follows = std::exchange(last_sight_, sight.number) == sight.follows && sight.follows != 0;
+  mark_written(sight.written);
+  if (!sight.causal) {
     go_stateless(call);
     return false;
   }
-  const std::vector<std::size_t> past = call.past(written[0]);
-  if (past.empty()) {
+  if (sight.past.empty()) {
     restart(call);
-  } else if (stateless_ || !follow_past(call, past, edited)) {
+  } else if (stateless_ || !follow_past(call, sight.past, edited, follows)) {
     go_stateless(call);
     return false;
   }
-  run(call, written);
+  run(call, sight.written);
   return true;
 }
 
@@ -94,7 +85,8 @@ void Stream::mark_written(const std::vector<std::size_t>& written) {
   for (const std::size_t cell : written) {
     if (state_[cell] == Cell::live) {
       const auto at = std::find(order_.begin(), order_.end(), cell);
-      // What was rolled back is usually the end; anything else shows as a hole, which follow_past treats as an edit.
+      // What was rolled back is usually the end; anything else shows as a hole, which follow_past treats as
+      // an edit.
       if (at != order_.end()) *at = state_.size();
     }
     state_[cell] = Cell::unused;
@@ -102,24 +94,11 @@ void Stream::mark_written(const std::vector<std::size_t>& written) {
   }
 }
 
-// Row 0 may see anything; every further row sees what the one before it saw and its own token.
-bool Stream::rows_are_causal(const Call& call, const std::vector<std::size_t>& written) const {
-  if (written.size() != call.tokens()) return false;
-  std::vector<std::uint16_t> expected(call.mask_row(0), call.mask_row(0) + call.cells());
-  for (const std::uint16_t x : expected)
-    if (x != kVisible && x != kHidden) return false;
-  if (written[0] >= call.cells() || expected[written[0]] != kVisible) return false;
-  for (std::size_t t = 1; t < written.size(); ++t) {
-    if (written[t] >= call.cells() || expected[written[t]] == kVisible) return false;
-    expected[written[t]] = kVisible;
-    if (std::memcmp(expected.data(), call.mask_row(t), call.cells() * sizeof(std::uint16_t)) != 0) return false;
-  }
-  return true;
-}
-
-// Brings the cache to the past that this call sees (cells in rising order). False: no single causal sequence explains it.
-bool Stream::follow_past(const Call& call, const std::vector<std::size_t>& past, bool edited) {
+// Brings the cache to the past that this call sees (cells in rising order). False: no single causal sequence
+// explains it.
+bool Stream::follow_past(const Call& call, const std::vector<std::size_t>& past, bool edited, bool follows) {
   if (past.size() == order_.size() && !edited) {
+    if (follows) return true;
     std::size_t live = 0;
     for (const std::size_t cell : past) live += state_[cell] == Cell::live ? 1 : 0;
     if (live == past.size()) return true;
@@ -129,9 +108,10 @@ bool Stream::follow_past(const Call& call, const std::vector<std::size_t>& past,
   std::vector<std::size_t> left;  // live cells still seen, in the order of their tokens
   for (const std::size_t cell : order_)
     if (visible[cell]) left.push_back(cell);
-  // Cells from before a restart, and not all of those since then: another sequence in the same stream. With all of them,
-  // the engine has restored a past.
-  const auto live = std::count_if(order_.begin(), order_.end(), [&](std::size_t cell) { return cell < state_.size(); });
+  // Cells from before a restart, and not all of those since then: another sequence in the same stream. With
+  // all of them, the engine has restored a past.
+  const auto live =
+      std::count_if(order_.begin(), order_.end(), [&](std::size_t cell) { return cell < state_.size(); });
   if (left.size() < static_cast<std::size_t>(live))
     for (const std::size_t cell : past)
       if (state_[cell] == Cell::retired) return false;
@@ -146,7 +126,8 @@ bool Stream::follow_past(const Call& call, const std::vector<std::size_t>& past,
     order_ = std::move(left);
     return true;
   }
-  // Cells whose tokens are known keep their order, the others (restored by the engine) stand in the order of cells.
+  // Cells whose tokens are known keep their order, the others (restored by the engine) stand in the order of
+  // cells.
   for (const std::size_t cell : left) visible[cell] = 0;
   std::vector<std::size_t> ordered;
   for (const std::size_t cell : past)
@@ -180,7 +161,8 @@ void Stream::restart(const Call& call) {
   v_pages_.give_back_untouched();
 }
 
-// Reads the past again from the engine's cells. Its queries are gone, so the next tokens' queries decide what is kept.
+// Reads the past again from the engine's cells. Its queries are gone, so the next tokens' queries decide what
+// is kept.
 void Stream::rebuild(const Call& call, std::vector<std::size_t> past) {
   need(past, true);
   restart(call);
@@ -225,7 +207,8 @@ void Stream::run(const Call& call, const std::vector<std::size_t>& written) {
     order_.push_back(cell);
   }
   account();
-  // What the first call brought waits for the second: by then every layer has been seen, and with it which of them keep a window.
+  // What the first call brought waits for the second: by then every layer has been seen, and with it which of
+  // them keep a window.
   waiting_.insert(waiting_.end(), written.begin(), written.end());
   const bool reclaim = Settings::get().reclaim();
   if (reclaim && std::exchange(seen_before_, true)) {
@@ -248,8 +231,8 @@ void Stream::give_back(const std::vector<std::size_t>& written) {
   v_pages_.give_back(*first, *last, consumed, gone);
 }
 
-// That these cells have content. Those that were given back may have got it again, from a state that the engine restored;
-// and (all) a state that was saved after its cells were given back brings none.
+// That these cells have content. Those that were given back may have got it again, from a state that the
+// engine restored; and (all) a state that was saved after its cells were given back brings none.
 void Stream::need(const std::vector<std::size_t>& cells, bool all) const {
   std::size_t missing = 0;
   for (const std::size_t cell : cells) {
@@ -260,7 +243,8 @@ void Stream::need(const std::vector<std::size_t>& cells, bool all) const {
   if (missing == 0) return;
   ++Settings::get().refusals;
   fail("layer ", layer_, ": the past was edited or is shared, and ", missing, " of the ", cells.size(),
-       " cells it needs were given back to the system; start the sequence anew, or run without ZEROMERGE_RECLAIM");
+       " cells it needs were given back to the system; start the sequence anew, or run without "
+       "ZEROMERGE_RECLAIM");
 }
 
 // From here on the engine's cells answer, until the stream restarts; they must all be there.

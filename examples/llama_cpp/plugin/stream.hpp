@@ -1,6 +1,7 @@
-// One stream of one layer: the library's cache and its relation to the engine's cells. The engine's cells are the source of truth;
-// what each call may see stands in its mask, what it has just written in `written`. From both follows what happened since the
-// last call: a continuation, a rollback, an edit, a restart, or something that no single causal sequence explains.
+// One stream of one layer: the library's cache and its relation to the engine's cells. The engine's cells are
+// the source of truth; what each call may see and what it has just written stands in its sight. From it
+// follows what happened since the last call: a continuation, a rollback, an edit, a restart, or something
+// that no single causal sequence explains.
 #pragma once
 
 #include <cstddef>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "cells.hpp"
+#include "sight.hpp"
 #include "zeromerge/cache/any_cache.hpp"
 
 namespace zeromerge::plugin {
@@ -28,8 +30,6 @@ struct Call {
   std::size_t tokens() const { return static_cast<std::size_t>(q->ne[1]); }
   std::size_t cells() const { return static_cast<std::size_t>(k->ne[1]); }
   const std::uint16_t* mask_row(std::size_t token) const;  // f16 bits: 0 visible, -infinity hidden
-  // The cells that the first token, in cell `first`, sees besides its own, in rising order.
-  std::vector<std::size_t> past(std::size_t first) const;
 };
 
 class Stream {
@@ -41,11 +41,10 @@ class Stream {
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
-  // Answers the call from the cache and returns true; or returns false: the call is no plain causal continuation and must be
-  // answered from the engine's cells as they are. `written`: the cells of the call's tokens, in order, empty if unknown;
-  // `edited`: cells that the call sees have other content than when the cache took them.
-  // Throws Error if cells are needed that were given back.
-  bool attend(const Call& call, const std::vector<std::size_t>& written, bool edited);
+  // Answers the call from the cache and returns true; or returns false: the call is no plain causal
+  // continuation and must be answered from the engine's cells as they are. `edited`: cells that the call sees
+  // have other content than when the cache took them. Throws Error if cells are needed that were given back.
+  bool attend(const Call& call, const Sight& sight, bool edited);
 
   // Whether the last call took its past from the engine's cells.
   bool has_read_again() const { return has_read_again_; }
@@ -61,11 +60,14 @@ class Stream {
   std::size_t engine_bytes() const { return k_pages_.resident_bytes() + v_pages_.resident_bytes(); }
 
  private:
-  enum class Cell : std::uint8_t { unused, live, retired };  // retired: left behind by a restart, perhaps another sequence's
+  enum class Cell : std::uint8_t {
+    unused,
+    live,
+    retired
+  };  // retired: left behind by a restart, perhaps another sequence's
 
   void mark_written(const std::vector<std::size_t>& written);
-  bool rows_are_causal(const Call& call, const std::vector<std::size_t>& written) const;
-  bool follow_past(const Call& call, const std::vector<std::size_t>& past, bool edited);
+  bool follow_past(const Call& call, const std::vector<std::size_t>& past, bool edited, bool follows);
   void restart(const Call& call);
   void rebuild(const Call& call, std::vector<std::size_t> past);
   void run(const Call& call, const std::vector<std::size_t>& written);
@@ -83,16 +85,17 @@ class Stream {
   Executor executor_;
   std::shared_ptr<Workspace> workspace_;
   std::unique_ptr<AnyCache> cache_;
-  std::vector<std::size_t> order_;   // live cells in the order of their tokens
-  std::vector<Cell> state_;          // [cells]
-  std::vector<char> given_back_;     // [cells]
-  bool stateless_ = false;           // until the stream restarts
+  std::vector<std::size_t> order_;  // live cells in the order of their tokens
+  std::vector<Cell> state_;         // [cells]
+  std::vector<char> given_back_;    // [cells]
+  bool stateless_ = false;          // until the stream restarts
   bool has_read_again_ = false;
   bool pages_swept_ = false;
+  std::uint64_t last_sight_ = 0;
   bool seen_before_ = false;
-  std::vector<std::size_t> waiting_;   // cells written whose pages have not been looked at yet
-  std::size_t accounted_ = 0;          // bytes of cache_ in the process's count
-  std::size_t settle_ = 0;           // single tokens that still count as prompt, after a rebuild
+  std::vector<std::size_t> waiting_;  // cells written whose pages have not been looked at yet
+  std::size_t accounted_ = 0;         // bytes of cache_ in the process's count
+  std::size_t settle_ = 0;            // single tokens that still count as prompt, after a rebuild
 };
 
 }  // namespace zeromerge::plugin
