@@ -3,7 +3,8 @@
 //   ggml_backend_reg_t reg = ggml_backend_reg_by_name("zeromerge");      // null: the plug-in is not loaded
 //   auto set = (zeromerge_set_policy_t)ggml_backend_reg_get_proc_address(reg, "zeromerge_set_policy");
 //
-// Programs that know nothing of the plug-in configure it by the environment: ZEROMERGE_POLICY="spec", ZEROMERGE_RECLAIM=1.
+// Programs that know nothing of the plug-in configure it by the environment: ZEROMERGE_POLICY="spec",
+// ZEROMERGE_RECLAIM=1.
 #pragma once
 
 #include <stdbool.h>
@@ -16,31 +17,34 @@ extern "C" {
 
 // Counters since the plug-in was loaded (or since "zeromerge_reset_statistics"); bytes are of this moment.
 struct zeromerge_statistics {
-  uint64_t kv_bytes;            // held by the library's caches now: keys, values and all per-entry state
-  uint64_t kv_bytes_peak;       // the most they held at once
-  uint64_t engine_bytes;        // resident pages of the engine's own KV cells of the layers that the plug-in serves
-  uint64_t entries;             // entries over all streams, layers and kv heads
-  uint64_t tokens;              // tokens over all streams and layers
-  uint64_t caches;              // live caches (one per stream and layer)
-  uint64_t cached_calls;        // attention calls answered from a cache
-  uint64_t stateless_calls;     // attention calls answered from the engine's cells and mask as they are
-  uint64_t rebuilds;            // caches rebuilt from the engine's cells after an edit of the past
-  uint64_t refusals;            // calls refused because the cells they need were given back
-  double attention_seconds;     // wall time spent in all of these calls
+  uint64_t kv_bytes;       // held by the library's caches now: keys, values and all per-entry state
+  uint64_t kv_bytes_peak;  // the most they held at once
+  uint64_t engine_bytes;  // resident pages of the engine's own KV cells of the layers that the plug-in serves
+  uint64_t entries;       // entries over all streams, layers and kv heads
+  uint64_t tokens;        // tokens over all streams and layers
+  uint64_t caches;        // live caches (one per stream and layer)
+  uint64_t cached_calls;  // attention calls answered from a cache
+  uint64_t stateless_calls;  // attention calls answered from the engine's cells and mask as they are
+  uint64_t rebuilds;         // caches rebuilt from the engine's cells after an edit of the past
+  uint64_t refusals;         // calls refused because the cells they need were given back
+  double attention_seconds;  // wall time spent in all of these calls
 };
 
-// "zeromerge_set_policy": for every cache that starts afterwards. False: the spec is wrong and nothing changed; `error` (may be
-// null) then holds the reason, cut to `error_size`.
+// "zeromerge_set_policy": for every cache that starts afterwards. False: the spec is wrong and nothing
+// changed; `error` (may be null) then holds the reason, cut to `error_size`.
 typedef bool (*zeromerge_set_policy_t)(const char* spec, char* error, size_t error_size);
-// "zeromerge_set_reclaim": give the pages of the engine's cells back to the system once the caches hold their content.
+// "zeromerge_set_reclaim": give the pages of the engine's cells back to the system once the caches hold their
+// content.
 typedef void (*zeromerge_set_reclaim_t)(bool on);
-// "zeromerge_finish_prompt": ends the prompt of every cache now; the next single token would do it otherwise. False: see the last error.
+// "zeromerge_finish_prompt": ends the prompt of every cache now; the next single token would do it otherwise.
+// False: see the last error.
 typedef bool (*zeromerge_finish_prompt_t)(void);
 // "zeromerge_get_statistics"
 typedef void (*zeromerge_get_statistics_t)(struct zeromerge_statistics* statistics);
 // "zeromerge_reset_statistics": counters to zero, the peak to what is held now.
 typedef void (*zeromerge_reset_statistics_t)(void);
-// "zeromerge_last_error": why the last call was refused, or an empty string. Valid until the next attention call.
+// "zeromerge_last_error": why the last call was refused, or an empty string. Valid until the next attention
+// call.
 typedef const char* (*zeromerge_last_error_t)(void);
 
 #ifdef __cplusplus

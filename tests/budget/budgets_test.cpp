@@ -153,8 +153,6 @@ TEST(AnyBudget, AnswersAsTheChosenOne) {
   EXPECT_EQ(AnyBudget{Unlimited{}}.capacities(query), Unlimited{}.capacities(query));
   EXPECT_EQ(AnyBudget{UniformBudget{count(2)}}.capacities(query), (Capacities{2, 2}));
   EXPECT_EQ((AnyBudget{AdaptiveBudget{count(2), 0.0}}.capacities(query)), (Capacities{3, 1}));
-  EXPECT_TRUE((AnyBudget{AdaptiveBudget{}}.wants_importance()));
-  EXPECT_FALSE(AnyBudget{UniformBudget{}}.wants_importance());
 }
 
 }  // namespace

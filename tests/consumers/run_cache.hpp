@@ -26,12 +26,16 @@ inline std::vector<float> values(std::size_t count, std::uint32_t seed) {
 
 struct Inputs {
   std::size_t tokens = kPrompt + kDecoded;
-  std::vector<float> q = values(tokens * kGeometry.query_heads * kGeometry.head_dim, 1);  // [tokens][query_heads][head_dim]
-  std::vector<float> k = values(tokens * kGeometry.kv_heads * kGeometry.head_dim, 2);     // [tokens][kv_heads][head_dim]
-  std::vector<float> v = values(tokens * kGeometry.kv_heads * kGeometry.head_dim, 3);     // [tokens][kv_heads][head_dim]
+  std::vector<float> q =
+      values(tokens * kGeometry.query_heads * kGeometry.head_dim, 1);  // [tokens][query_heads][head_dim]
+  std::vector<float> k =
+      values(tokens * kGeometry.kv_heads * kGeometry.head_dim, 2);  // [tokens][kv_heads][head_dim]
+  std::vector<float> v =
+      values(tokens * kGeometry.kv_heads * kGeometry.head_dim, 3);  // [tokens][kv_heads][head_dim]
 };
 
-// Every layer of the cache gets the same rows. Returns the first layer's outputs [tokens][query_heads][head_dim].
+// Every layer of the cache gets the same rows. Returns the first layer's outputs
+// [tokens][query_heads][head_dim].
 template <class Cache>
 std::vector<float> run_cache(Cache& cache) {
   using namespace zeromerge;

@@ -31,7 +31,8 @@ struct Job {
   bool fastest = false;  // plain llama.cpp: flash attention off, K q8_0, V f16
   bool stream = false;   // text to stdout as it comes
   bool warnings = false;
-  std::int32_t threads = 1;
+  std::int32_t threads = 1;  // decode
+  std::int32_t prompt_threads = 1;
   std::int32_t ctx = 0;
   std::int32_t predict = 0;
   std::string prompt_file;                 // inspect
@@ -41,7 +42,7 @@ struct Job {
   std::string output_file;                 // expand
 };
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Job, task, label, model, policy, reclaim, flash, fastest, stream, warnings,
-                                   threads, ctx, predict, prompt_file, prompt, continuation, logits_file,
-                                   output_file)
+                                   threads, prompt_threads, ctx, predict, prompt_file, prompt, continuation,
+                                   logits_file, output_file)
 
 }  // namespace generate

@@ -25,7 +25,7 @@ llama_context_params context_parameters(const Job& job) {
   parameters.n_batch = 2048;
   parameters.n_ubatch = static_cast<std::uint32_t>(Session::kChunk);
   parameters.n_threads = job.threads;
-  parameters.n_threads_batch = job.threads;
+  parameters.n_threads_batch = job.prompt_threads;
   parameters.flash_attn_type = job.flash ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
   parameters.type_k = job.fastest ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
   parameters.type_v = GGML_TYPE_F16;

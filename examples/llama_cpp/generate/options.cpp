@@ -52,6 +52,11 @@ void declare(CLI::App& app, Options& options, std::string& compare) {
       ->check(whole_number(1, kMostThreads, "--threads 4"))
       ->type_name("N")
       ->capture_default_str();
+  app.add_option("--prompt-threads", options.prompt_threads,
+                 "threads for the prompt; 0 = as many as --threads")
+      ->check(whole_number(0, kMostThreads, "--prompt-threads 4, or 0 for as many as --threads"))
+      ->type_name("N")
+      ->capture_default_str();
   app.add_option("--policy", options.policy, "compression policy, preset:key=value,...")
       ->type_name("SPEC")
       ->capture_default_str();
@@ -148,6 +153,7 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     throw UsageError(std::string(error.what()) + "\nzeromerge-generate --help lists the options");
   }
+  if (options.prompt_threads == 0) options.prompt_threads = options.threads;
   options.compare = compare == "full";
   check_files(options, app.count("--prompt") > 0);
   return options;

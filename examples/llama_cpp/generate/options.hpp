@@ -13,8 +13,9 @@ struct Options {
   std::filesystem::path prompt_file;  // empty: `prompt` is the text
   std::string prompt;
   std::int32_t predict = 128;
-  std::int32_t ctx = 0;  // 0: the prompt and the prediction, rounded up to a multiple of 256
-  std::int32_t threads = 0;
+  std::int32_t ctx = 0;             // 0: the prompt and the prediction, rounded up to a multiple of 256
+  std::int32_t threads = 0;         // decode
+  std::int32_t prompt_threads = 0;  // 0: as many
   std::string policy;
   bool compare = false;
   bool reclaim = false;

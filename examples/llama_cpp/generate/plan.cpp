@@ -17,6 +17,7 @@ class Plan {
  public:
   explicit Plan(const Options& options) : options_(options) {
     base_.threads = options.threads;
+    base_.prompt_threads = options.prompt_threads;
     base_.reclaim = options.reclaim;
     base_.predict = options.predict;
     base_.model = options.model.string();
@@ -34,6 +35,7 @@ class Plan {
             static_cast<std::size_t>(options_.predict),
             base_.ctx,
             options_.threads,
+            options_.prompt_threads,
             options_.reclaim,
             runs_};
   }

@@ -54,7 +54,8 @@ void print_rows(std::ostream& out, const std::vector<Row>& rows) {
 void print_notes(std::ostream& out, const Report& report) {
   out << '\n'
       << report.prompt_tokens << " prompt tokens, " << report.predicted_tokens << " predicted, context "
-      << report.ctx << ", " << report.threads << " threads\n";
+      << report.ctx << ", " << report.threads << " decoding threads, " << report.prompt_threads
+      << " for the prompt\n";
   for (const Run& run : report.runs) {
     out << run.name << ": " << run.settings;
     if (run.figures.contains("engine_bytes")) {
@@ -104,6 +105,7 @@ json to_json(const Report& report) {
           {"predicted_tokens", report.predicted_tokens},
           {"ctx", report.ctx},
           {"threads", report.threads},
+          {"prompt_threads", report.prompt_threads},
           {"reclaim", report.reclaim},
           {"runs", runs}};
 }

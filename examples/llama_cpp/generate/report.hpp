@@ -23,7 +23,8 @@ struct Report {
   std::size_t prompt_tokens = 0;
   std::size_t predicted_tokens = 0;
   std::int32_t ctx = 0;
-  std::int32_t threads = 0;
+  std::int32_t threads = 0;  // decode
+  std::int32_t prompt_threads = 0;
   bool reclaim = false;
   std::vector<Run> runs;
 };

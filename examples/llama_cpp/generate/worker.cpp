@@ -48,7 +48,7 @@ json expand(const Job& job) {
   llama_model_quantize_params parameters = llama_model_quantize_default_params();
   parameters.ftype = LLAMA_FTYPE_MOSTLY_F16;
   parameters.allow_requantize = true;
-  parameters.nthread = job.threads;
+  parameters.nthread = job.prompt_threads;
   if (llama_model_quantize(job.model.c_str(), job.output_file.c_str(), &parameters) != 0) {
     throw std::runtime_error("llama.cpp cannot write the copy with f16 weights to " + job.output_file);
   }

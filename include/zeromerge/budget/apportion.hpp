@@ -1,4 +1,5 @@
-// Shares out a number of entries over heads in proportion to weights, each head between a floor and a cap, totals exact.
+// Shares out a number of entries over heads in proportion to weights, each head between a floor and a cap,
+// totals exact.
 #pragma once
 
 #include <algorithm>
@@ -10,11 +11,11 @@
 
 namespace zeromerge {
 
-// Real-valued c_h = clamp(t * w_h, floor, cap) with sum total, for the one t that fits; then rounded down, and what rounding
-// left goes to the largest remainders (ties: the lower index). A total above what the caps allow gives the caps, one
-// below what the floors need gives the floors.
-inline std::vector<std::size_t> apportion(std::span<const double> weights, std::size_t total, std::size_t floor,
-                                          std::size_t cap) {
+// Real-valued c_h = clamp(t * w_h, floor, cap) with sum total, for the one t that fits; then rounded down,
+// and what rounding left goes to the largest remainders (ties: the lower index). A total above what the caps
+// allow gives the caps, one below what the floors need gives the floors.
+inline std::vector<std::size_t> apportion(std::span<const double> weights, std::size_t total,
+                                          std::size_t floor, std::size_t cap) {
   const std::size_t heads = weights.size();
   floor = std::min(floor, cap);
   if (total >= heads * cap) return std::vector<std::size_t>(heads, cap);
@@ -23,7 +24,8 @@ inline std::vector<std::size_t> apportion(std::span<const double> weights, std::
     return std::clamp(t * w, static_cast<double>(floor), static_cast<double>(cap));
   };
   const auto sum = [&](double t) {
-    return std::accumulate(weights.begin(), weights.end(), 0.0, [&](double s, double w) { return s + clamped(t, w); });
+    return std::accumulate(weights.begin(), weights.end(), 0.0,
+                           [&](double s, double w) { return s + clamped(t, w); });
   };
   double low = 0.0;
   double high = 1.0;
@@ -41,7 +43,8 @@ inline std::vector<std::size_t> apportion(std::span<const double> weights, std::
   }
   std::vector<std::size_t> order(heads);
   std::iota(order.begin(), order.end(), std::size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return rest[a] > rest[b]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return rest[a] > rest[b]; });
   std::size_t given = std::accumulate(entries.begin(), entries.end(), std::size_t{0});
   for (std::size_t i = 0; given < total; i = (i + 1) % heads)
     if (entries[order[i]] < cap) {

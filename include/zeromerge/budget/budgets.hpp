@@ -1,4 +1,5 @@
-// How many entries each head of a layer may keep. A budget answers once per prompt (or re-allocation), never per decoded token.
+// How many entries each head of a layer may keep. A budget answers once per prompt (or re-allocation), never
+// per decoded token.
 #pragma once
 
 #include <algorithm>
@@ -20,10 +21,11 @@ namespace zeromerge {
 struct BudgetQuery {
   std::size_t layer = 0;
   std::size_t kv_heads = 1;
-  std::size_t tokens = 0;                              // seen so far
-  std::size_t least = 0;                               // what a share is lifted to; a count is taken as it is
-  std::size_t needed = 0;                              // no head can do with fewer
-  std::span<const std::vector<float>> importance = {};  // [kv_heads][entries], filled if the budget needs_importance
+  std::size_t tokens = 0;  // seen so far
+  std::size_t least = 0;   // what a share is lifted to; a count is taken as it is
+  std::size_t needed = 0;  // no head can do with fewer
+  std::span<const std::vector<float>> importance =
+      {};  // [kv_heads][entries], filled if the budget needs_importance
 };
 
 // Entries per head: on average, and what none gets less than. `floor` is a share of the average.
@@ -53,8 +55,9 @@ struct UniformBudget {
   }
 };
 
-// The heads of a layer compete: each gets entries in proportion to how many of its own are among the layer's best, above a
-// floor (AdaKV; floor = the share of the uniform capacity that every head gets). The layer's total is that of UniformBudget.
+// The heads of a layer compete: each gets entries in proportion to how many of its own are among the layer's
+// best, above a floor (AdaKV; floor = the share of the uniform capacity that every head gets). The layer's
+// total is that of UniformBudget.
 struct AdaptiveBudget {
   Amount amount;
   double floor = 0.2;
@@ -71,7 +74,8 @@ struct AdaptiveBudget {
   }
 
  private:
-  // How many of each head's entries are among the `best` of the layer; ties go to the lower head, then the lower entry.
+  // How many of each head's entries are among the `best` of the layer; ties go to the lower head, then the
+  // lower entry.
   static std::vector<std::size_t> winners(std::span<const std::vector<float>> importance, std::size_t best) {
     struct Candidate {
       float value;
@@ -81,14 +85,16 @@ struct AdaptiveBudget {
     for (std::size_t h = 0; h < importance.size(); ++h)
       for (const float value : importance[h]) all.push_back({value, h});
     best = std::min(best, all.size());
-    std::stable_sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) { return a.value > b.value; });
+    std::stable_sort(all.begin(), all.end(),
+                     [](const Candidate& a, const Candidate& b) { return a.value > b.value; });
     std::vector<std::size_t> won(importance.size());
     for (std::size_t i = 0; i < best; ++i) ++won[all[i].head];
     return won;
   }
 };
 
-// A measured table says how the heads of all layers share: the total over the table's heads is that of UniformBudget.
+// A measured table says how the heads of all layers share: the total over the table's heads is that of
+// UniformBudget.
 struct ProfileBudget {
   Amount amount;
   std::shared_ptr<const HeadProfile> profile;
@@ -97,10 +103,11 @@ struct ProfileBudget {
 
   std::vector<std::size_t> capacities(const BudgetQuery& query) const {
     if (query.layer >= profile->layers() || query.kv_heads != profile->kv_heads())
-      fail("profile: it has ", profile->layers(), " layers of ", profile->kv_heads(), " kv heads, the cache asks for layer ",
-           query.layer, " with ", query.kv_heads);
+      fail("profile: it has ", profile->layers(), " layers of ", profile->kv_heads(),
+           " kv heads, the cache asks for layer ", query.layer, " with ", query.kv_heads);
     const auto [mean, lowest] = CapacityBounds(amount, query, floor);
-    const double used = query.tokens == 0 ? 1.0 : static_cast<double>(mean) / static_cast<double>(query.tokens);
+    const double used =
+        query.tokens == 0 ? 1.0 : static_cast<double>(mean) / static_cast<double>(query.tokens);
     const auto weights = profile->shares(used);
     const auto all = apportion(weights, mean * weights.size(), lowest, std::max(mean, query.tokens));
     const auto first = all.begin() + static_cast<std::ptrdiff_t>(query.layer * query.kv_heads);
@@ -112,7 +119,6 @@ struct ProfileBudget {
 struct AnyBudget {
   std::variant<Unlimited, UniformBudget, AdaptiveBudget, ProfileBudget> choice;
   static constexpr bool needs_importance = true;
-  bool wants_importance() const noexcept { return std::holds_alternative<AdaptiveBudget>(choice); }
   std::vector<std::size_t> capacities(const BudgetQuery& query) const {
     return std::visit([&](const auto& budget) { return budget.capacities(query); }, choice);
   }

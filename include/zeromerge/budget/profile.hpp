@@ -1,5 +1,5 @@
-// A head profile: for each layer and kv head its share of the entries (mean 1), measured once per model, at one or more budget
-// levels. Read from a small text file:
+// A head profile: for each layer and kv head its share of the entries (mean 1), measured once per model, at
+// one or more budget levels. Read from a small text file:
 //
 //   zeromerge-profile 1
 //   layers 30 kv_heads 3
@@ -89,7 +89,8 @@ class HeadProfile {
   }
   static std::size_t read_count(std::istream& words, const char* what, const std::string& name) {
     long long n = 0;
-    if (!(words >> n) || n < 1 || n > 1'000'000) fail("profile '", name, "': ", what, " must be a positive count");
+    if (!(words >> n) || n < 1 || n > 1'000'000)
+      fail("profile '", name, "': ", what, " must be a positive count");
     return static_cast<std::size_t>(n);
   }
   static Level read_level(std::istream& words, std::size_t heads, const std::string& name) {
@@ -100,8 +101,8 @@ class HeadProfile {
     for (std::size_t h = 0; h < heads; ++h) {
       double& x = level.shares[h];
       if (!(words >> x) || !(x >= 0.0) || !(x < 1e9))
-        fail("profile '", name, "': level ", level.budget, " needs ", heads, " shares of at least 0; number ", h + 1,
-             " is missing or wrong");
+        fail("profile '", name, "': level ", level.budget, " needs ", heads, " shares of at least 0; number ",
+             h + 1, " is missing or wrong");
       sum += x;
     }
     if (!(sum > 0.0)) fail("profile '", name, "': level ", level.budget, " has no share above 0");

@@ -78,7 +78,9 @@ class LayerAdapter final : public AnyLayer {
   std::size_t bytes() const override { return layer_.bytes(); }
   std::size_t entries(std::size_t head) const override { return layer_.head(head).size(); }
   std::size_t head_bytes(std::size_t head) const override { return layer_.head(head).bytes(); }
-  void read_key(std::size_t head, std::size_t slot, float* out) const override { layer_.head(head).read_key(slot, out); }
+  void read_key(std::size_t head, std::size_t slot, float* out) const override {
+    layer_.head(head).read_key(slot, out);
+  }
   void read_value(std::size_t head, std::size_t slot, float* out) const override {
     layer_.head(head).read_value(slot, out);
   }
@@ -90,7 +92,9 @@ class LayerAdapter final : public AnyLayer {
     const float* score = layer_.head(head).score();
     return score != nullptr ? score[slot] : 0.0f;
   }
-  std::size_t position(std::size_t head, std::size_t slot) const override { return layer_.head(head).position()[slot]; }
+  std::size_t position(std::size_t head, std::size_t slot) const override {
+    return layer_.head(head).position()[slot];
+  }
 
  private:
   LayerCache<P>& layer_;

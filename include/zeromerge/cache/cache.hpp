@@ -11,14 +11,16 @@
 namespace zeromerge {
 
 struct CacheOptions {
-  std::size_t sequences = 1;                // independent, side by side
-  Executor executor = serial();             // where the work of a call runs
-  std::size_t chunk = 512;                  // bounded mode: tokens of a prompt taken at once
-  std::size_t first_layer = 0;              // the model's number of layer 0 of this cache (budgets may depend on it)
-  std::shared_ptr<Workspace> workspace{};   // share it between caches that are used one at a time; null: an own one
+  std::size_t sequences = 1;     // independent, side by side
+  Executor executor = serial();  // where the work of a call runs
+  std::size_t chunk = 512;       // bounded mode: tokens of a prompt taken at once
+  std::size_t first_layer = 0;   // the model's number of layer 0 of this cache (budgets may depend on it)
+  std::shared_ptr<Workspace>
+      workspace{};  // share it between caches that are used one at a time; null: an own one
 };
 
-// Held now and the most at once, in bytes: keys, values and everything kept per entry. Scratch is workspace_bytes().
+// Held now and the most at once, in bytes: keys, values and everything kept per entry. Scratch is
+// workspace_bytes().
 struct CacheBytes {
   std::size_t held;
   std::size_t peak;
@@ -34,22 +36,32 @@ class KvCache {
     if (options.sequences == 0 || options.chunk == 0) fail("cache: sequences and chunk must be at least 1");
     if (!options.workspace) options.workspace = std::make_shared<Workspace>();
     sequences_ = options.sequences;
-    context_.reset(new LayerContext<P>{geometry, std::move(policy), std::move(options.executor),
-                                       std::move(options.workspace), options.chunk, {}});
+    context_.reset(new LayerContext<P>{geometry,
+                                       std::move(policy),
+                                       std::move(options.executor),
+                                       std::move(options.workspace),
+                                       options.chunk,
+                                       {}});
     for (std::size_t s = 0; s < sequences_; ++s)
-      for (std::size_t l = 0; l < geometry.layers; ++l) layers_.emplace_back(context_.get(), options.first_layer + l);
+      for (std::size_t l = 0; l < geometry.layers; ++l)
+        layers_.emplace_back(context_.get(), options.first_layer + l);
   }
 
   KvCache(KvCache&&) noexcept = default;
-  KvCache& operator=(KvCache&& other) noexcept {  // by exchange: layers must not outlive the ledger they count in
+  KvCache& operator=(
+      KvCache&& other) noexcept {  // by exchange: layers must not outlive the ledger they count in
     std::swap(sequences_, other.sequences_);
     context_.swap(other.context_);
     layers_.swap(other.layers_);
     return *this;
   }
 
-  LayerCache<P>& layer(std::size_t number, std::size_t sequence = 0) { return layers_[place(number, sequence)]; }
-  const LayerCache<P>& layer(std::size_t number, std::size_t sequence = 0) const { return layers_[place(number, sequence)]; }
+  LayerCache<P>& layer(std::size_t number, std::size_t sequence = 0) {
+    return layers_[place(number, sequence)];
+  }
+  const LayerCache<P>& layer(std::size_t number, std::size_t sequence = 0) const {
+    return layers_[place(number, sequence)];
+  }
 
   // Ends the prompt of a sequence in all layers; see LayerCache::finish_prompt.
   void finish_prompt(std::size_t sequence = 0) {
@@ -69,8 +81,8 @@ class KvCache {
  private:
   std::size_t place(std::size_t number, std::size_t sequence) const {
     if (number >= geometry().layers || sequence >= sequences_)
-      fail("cache: it has ", geometry().layers, " layers and ", sequences_, " sequences, asked for layer ", number,
-           " of sequence ", sequence);
+      fail("cache: it has ", geometry().layers, " layers and ", sequences_, " sequences, asked for layer ",
+           number, " of sequence ", sequence);
     return sequence * geometry().layers + number;
   }
 

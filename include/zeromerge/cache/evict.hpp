@@ -1,11 +1,14 @@
 // Who leaves: at the end of a prompt (compress) and for every decoded token (evict_one).
 //
-// Slots of a head: sinks | residual | context | recent. While a head grows, slots follow the order of arrival. Once it is full the
-// recent area is a ring: the oldest takes the place of the entry that leaves, the new token takes the oldest's place.
+// Slots of a head: sinks | residual | context | recent. While a head grows, slots follow the order of
+// arrival. Once it is full the recent area is a ring: the oldest takes the place of the entry that leaves,
+// the new token takes the oldest's place.
 //
 // As the reference does it (Areas::as_reference), otherwise as the second half of each line says:
-//  - the ring has one place fewer than the recent area, so the oldest recent token of a prompt is a candidate; the ring has all;
-//  - a prompt that fits marks no residual entries and its first tokens become them; they are made from the first leavers;
+//  - the ring has one place fewer than the recent area, so the oldest recent token of a prompt is a
+//  candidate; the ring has all;
+//  - a prompt that fits marks no residual entries and its first tokens become them; they are made from the
+//  first leavers;
 //  - the leaver of the ring never competes; it does;
 //  - context is stored by falling score; in the order of arrival.
 #pragma once
@@ -24,19 +27,21 @@ namespace zeromerge {
 // The state of a head's areas; the entries themselves lie in the Head.
 struct HeadState {
   Division division;
-  std::size_t residuals = 0;    // merged entries that exist, behind the sinks
-  std::size_t ring_next = 0;    // the ring's oldest place
-  bool ring = false;            // the ring has turned: slots of the recent area are no longer in order of arrival
+  std::size_t residuals = 0;  // merged entries that exist, behind the sinks
+  std::size_t ring_next = 0;  // the ring's oldest place
+  bool ring = false;  // the ring has turned: slots of the recent area are no longer in order of arrival
 
-  std::size_t ring_places(bool as_reference) const noexcept { return division.recent - (as_reference ? 1 : 0); }
+  std::size_t ring_places(bool as_reference) const noexcept {
+    return division.recent - (as_reference ? 1 : 0);
+  }
 };
 
 namespace detail {
 
 // Slots [first, last) by falling importance, the best `keep` of them; ties go to the lower slot.
 template <class P, class H>
-std::vector<std::size_t> best_slots(const P& policy, const H& head, std::size_t first, std::size_t last, std::size_t keep,
-                                    std::size_t tokens) {
+std::vector<std::size_t> best_slots(const P& policy, const H& head, std::size_t first, std::size_t last,
+                                    std::size_t keep, std::size_t tokens) {
   std::vector<float> value(last - first);
   for (std::size_t j = first; j < last; ++j)
     value[j - first] = policy.score.importance(head.score()[j], tokens - head.position()[j]);
@@ -50,15 +55,16 @@ std::vector<std::size_t> best_slots(const P& policy, const H& head, std::size_t 
 
 }  // namespace detail
 
-// Writes the compressed form of `head` (slots in order of arrival, size above the division's capacity) into `target`, an empty
-// head with room for capacity + 1. `tokens`: how many the sequence has seen.
+// Writes the compressed form of `head` (slots in order of arrival, size above the division's capacity) into
+// `target`, an empty head with room for capacity + 1. `tokens`: how many the sequence has seen.
 template <class P, class H>
 void compress(const P& policy, const H& head, HeadState& state, H& target, std::size_t tokens) {
   const Division& d = state.division;
   const std::size_t kept_sinks = d.sinks;
   const std::size_t first = kept_sinks + state.residuals;
   const std::size_t last = head.size() - d.recent;
-  auto context = detail::best_slots(policy, head, first, last, d.capacity - d.sinks - d.residual - d.recent, tokens);
+  auto context =
+      detail::best_slots(policy, head, first, last, d.capacity - d.sinks - d.residual - d.recent, tokens);
   std::vector<char> kept(head.size(), 0);
   for (const std::size_t slot : context) kept[slot] = 1;
   if (!policy.areas.as_reference) std::sort(context.begin(), context.end());
@@ -69,12 +75,14 @@ void compress(const P& policy, const H& head, HeadState& state, H& target, std::
   std::vector<std::size_t> leavers;
   for (std::size_t slot = first; slot < last; ++slot)
     if (!kept[slot]) leavers.push_back(slot);
-  // Contiguous groups, the first (leavers mod groups) one longer; residual entries that do not exist yet are served first.
+  // Contiguous groups, the first (leavers mod groups) one longer; residual entries that do not exist yet are
+  // served first.
   for (std::size_t g = 0, at = 0; g < d.residual; ++g) {
     const std::size_t length = leavers.size() / d.residual + (g < leavers.size() % d.residual ? 1 : 0);
     if (length == 0) break;
     const std::size_t r = (state.residuals + g) % d.residual;
-    policy.merge.fold_group(head, std::span(leavers).subspan(at, length), target, kept_sinks + r, policy.score);
+    policy.merge.fold_group(head, std::span(leavers).subspan(at, length), target, kept_sinks + r,
+                            policy.score);
     target.set_size(std::max(target.size(), kept_sinks + r + 1));
     at += length;
   }
@@ -90,7 +98,8 @@ void compress(const P& policy, const H& head, HeadState& state, H& target, std::
 namespace detail {
 
 template <class P, class H>
-std::size_t least_important(const P& policy, const H& head, std::size_t first, std::size_t last, std::size_t tokens) {
+std::size_t least_important(const P& policy, const H& head, std::size_t first, std::size_t last,
+                            std::size_t tokens) {
   std::size_t victim = first;
   float least = policy.score.importance(head.score()[first], tokens - head.position()[first]);
   for (std::size_t j = first + 1; j < last; ++j) {
@@ -104,15 +113,17 @@ std::size_t least_important(const P& policy, const H& head, std::size_t first, s
 
 }  // namespace detail
 
-// Brings a head that has just taken a token back to its capacity; nothing to do while it fits. `tokens`: seen, the new one included.
+// Brings a head that has just taken a token back to its capacity; nothing to do while it fits. `tokens`:
+// seen, the new one included.
 template <class P, class H>
 void evict_one(const P& policy, H& head, HeadState& state, std::size_t tokens) noexcept {
   const Division& d = state.division;
   const bool reference = policy.areas.as_reference;
   if (d.capacity == kUnlimited) return;
-  // The least important entries become the residual entries, where they stand in the order of slots, before their places are
-  // needed: a head that is full has them all.
-  while (!reference && state.residuals < d.residual && head.size() + d.residual - state.residuals > d.capacity) {
+  // The least important entries become the residual entries, where they stand in the order of slots, before
+  // their places are needed: a head that is full has them all.
+  while (!reference && state.residuals < d.residual &&
+         head.size() + d.residual - state.residuals > d.capacity) {
     const std::size_t next = d.sinks + state.residuals;
     head.exchange(detail::least_important(policy, head, next, head.size() - d.recent, tokens), next);
     ++state.residuals;
@@ -126,7 +137,9 @@ void evict_one(const P& policy, H& head, HeadState& state, std::size_t tokens) n
   const std::size_t oldest = ring + state.ring_next;
   std::size_t victim = detail::least_important(policy, head, first, ring, tokens);
   if (!reference) {
-    const auto value = [&](std::size_t j) { return policy.score.importance(head.score()[j], tokens - head.position()[j]); };
+    const auto value = [&](std::size_t j) {
+      return policy.score.importance(head.score()[j], tokens - head.position()[j]);
+    };
     if (value(oldest) < value(victim)) victim = oldest;
   }
   policy.merge.fold(head, victim, d.sinks, state.residuals, policy.score);

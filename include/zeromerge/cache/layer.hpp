@@ -42,14 +42,15 @@ class LayerCache {
                 kernels::round_up(context->geometry.head_dim, 16), &context->ledger) {
     const Geometry& g = context->geometry;
     heads_.reserve(g.kv_heads);
-    for (std::size_t h = 0; h < g.kv_heads; ++h) heads_.emplace_back(g.head_dim, context->policy.fields(), &context->ledger);
+    for (std::size_t h = 0; h < g.kv_heads; ++h)
+      heads_.emplace_back(g.head_dim, context->policy.fields(), &context->ledger);
   }
 
-  // Takes tokens of a prompt: q [tokens][query_heads][head_dim], k and v [tokens][kv_heads][head_dim] (keys after RoPE). Writes
-  // their exact causal attention over everything the cache holds to out [tokens][query_heads][head_dim]. A prompt may come in
-  // any number of calls; after decoded tokens a call starts the next one.
-  // Throws Error, with nothing changed, on wrong shapes, on values that are not finite or not storable and, in bounded mode, on
-  // a budget that is impossible for the first chunk.
+  // Takes tokens of a prompt: q [tokens][query_heads][head_dim], k and v [tokens][kv_heads][head_dim] (keys
+  // after RoPE). Writes their exact causal attention over everything the cache holds to out
+  // [tokens][query_heads][head_dim]. A prompt may come in any number of calls; after decoded tokens a call
+  // starts the next one. Throws Error, with nothing changed, on wrong shapes, on values that are not finite
+  // or not storable and, in bounded mode, on a budget that is impossible for the first chunk.
   void prefill(const RowView& q, const RowView& k, const RowView& v, const OutView& out) {
     check(q, k, v, out, q.tokens);
     if (q.tokens == 0) return;
@@ -66,8 +67,8 @@ class LayerCache {
     }
   }
 
-  // Takes tokens of a prompt whose queries are not at hand (an engine restores its past): as prefill, without attention. Until
-  // later queries see them their score is 0.
+  // Takes tokens of a prompt whose queries are not at hand (an engine restores its past): as prefill, without
+  // attention. Until later queries see them their score is 0.
   void extend(const RowView& k, const RowView& v) {
     const Geometry& g = context_->geometry;
     detail::check_shape("k", k, k.tokens, g.kv_heads, g.head_dim);
@@ -95,7 +96,8 @@ class LayerCache {
     in_prompt_ = false;
   }
 
-  // Takes one token and writes its attention over everything held, itself included. Shapes as in prefill with tokens = 1.
+  // Takes one token and writes its attention over everything held, itself included. Shapes as in prefill with
+  // tokens = 1.
   void decode(const RowView& q, const RowView& k, const RowView& v, const OutView& out) {
     check(q, k, v, out, 1);
     finish_prompt();
@@ -105,12 +107,16 @@ class LayerCache {
     const float* stacked = detail::stack_queries(layer, q);
     const auto plan = detail::plan_decode(layer, segment_offset_, row_start_);
     const std::size_t group = context_->geometry.group();
-    context_->executor(segment_offset_.back(), [&](std::size_t item) {
+    std::size_t entries = 0;
+    for (const auto& head : heads_) entries += head.size();
+    const bool large = 2 * entries * group * context_->geometry.head_dim >= detail::kDecodeFrom;
+    detail::run_items(context_->executor, large, segment_offset_.back(), [&](std::size_t item) {
       std::size_t h = 0;
       while (segment_offset_[h + 1] <= item) ++h;
-      detail::attend_segment(layer, plan, stacked + h * group * layer.q_stride(), h, item - segment_offset_[h]);
+      detail::attend_segment(layer, plan, stacked + h * group * layer.q_stride(), h,
+                             item - segment_offset_[h]);
     });
-    context_->executor(heads_.size(), [&](std::size_t h) {
+    detail::run_items(context_->executor, large, heads_.size(), [&](std::size_t h) {
       detail::combine_segments(layer, plan, h, out);
       if constexpr (P::ScoreType::needs_probabilities) {
         detail::add_probabilities(layer, plan, h, context_->policy.score.decay());
@@ -127,17 +133,21 @@ class LayerCache {
     in_prompt_ = true;
   }
 
-  // Nothing has been folded, dropped or set aside for merging yet, so the cache can go back to any earlier length.
+  // Nothing has been folded, dropped or set aside for merging yet, so the cache can go back to any earlier
+  // length.
   bool can_truncate() const noexcept {
-    return std::all_of(states_.begin(), states_.end(), [](const HeadState& state) { return state.residuals == 0; }) &&
-           std::all_of(heads_.begin(), heads_.end(), [&](const HeadType& head) { return head.size() == tokens_; });
+    return std::all_of(states_.begin(), states_.end(),
+                       [](const HeadState& state) { return state.residuals == 0; }) &&
+           std::all_of(heads_.begin(), heads_.end(),
+                       [&](const HeadType& head) { return head.size() == tokens_; });
   }
 
-  // Forgets all but the first `tokens`. Throws Error if entries have been folded. With an exact score the rows that are
-  // forgotten keep their part in it; with a bounded tail they do not.
+  // Forgets all but the first `tokens`. Throws Error if entries have been folded. With an exact score the
+  // rows that are forgotten keep their part in it; with a bounded tail they do not.
   void truncate(std::size_t tokens) {
     if (tokens > tokens_) fail("truncate: the layer holds ", tokens_, " tokens, asked to keep ", tokens);
-    if (!can_truncate()) fail("truncate: entries have been folded; the past of ", tokens_, " tokens is no longer there");
+    if (!can_truncate())
+      fail("truncate: entries have been folded; the past of ", tokens_, " tokens is no longer there");
     for (auto& head : heads_) head.truncate(tokens);
     window_.drop_last(tokens_ - tokens);
     rows_since_scores_ -= std::min(rows_since_scores_, tokens_ - tokens);
@@ -161,7 +171,8 @@ class LayerCache {
     return {context_->geometry, std::span<HeadType>(heads_), *context_->workspace, context_->executor};
   }
 
-  void check(const RowView& q, const RowView& k, const RowView& v, const OutView& out, std::size_t tokens) const {
+  void check(const RowView& q, const RowView& k, const RowView& v, const OutView& out,
+             std::size_t tokens) const {
     const Geometry& g = context_->geometry;
     detail::check_shape("q", q, tokens, g.query_heads, g.head_dim);
     detail::check_shape("k", k, tokens, g.kv_heads, g.head_dim);
@@ -203,12 +214,13 @@ class LayerCache {
   }
 
   // score <- decay^passed * score + the last `rows` query rows, weighted.
-  void add_rows(const detail::LayerView<HeadType>& layer, const float* stacked, std::size_t rows, const float* lse,
-                std::size_t passed) {
+  void add_rows(const detail::LayerView<HeadType>& layer, const float* stacked, std::size_t rows,
+                const float* lse, std::size_t passed) {
     std::vector<float> weight(rows);
     for (std::size_t t = 0; t < rows; ++t)
       weight[t] = static_cast<float>(context_->policy.score.weight(rows - 1 - t));
-    detail::add_columns(layer, stacked, rows, lse, weight, static_cast<float>(context_->policy.score.weight(passed)));
+    detail::add_columns(layer, stacked, rows, lse, weight,
+                        static_cast<float>(context_->policy.score.weight(passed)));
   }
 
   // Bounded tail: counts the rows kept since the last time.
@@ -227,22 +239,27 @@ class LayerCache {
     }
   }
 
-  // What every head's capacity is divided into after `tokens` tokens. Throws Error if one is impossible, which does not depend
-  // on the importance of entries: without it (`by_importance` false) the answer is only a check.
+  // What every head's capacity is divided into after `tokens` tokens. Throws Error if one is impossible,
+  // which does not depend on the importance of entries: without it (`by_importance` false) the answer is only
+  // a check.
   std::vector<Division> divisions(std::size_t tokens, bool by_importance) const {
     const P& policy = context_->policy;
     std::vector<std::vector<float>> importance(heads_.size());
     if (by_importance && P::ScoreType::needs_probabilities && policy.budget.needs_importance)
       for (std::size_t h = 0; h < heads_.size(); ++h)
         for (std::size_t j = 0; j < heads_[h].size(); ++j)
-          importance[h].push_back(policy.score.importance(heads_[h].score()[j], tokens - heads_[h].position()[j]));
-    const BudgetQuery query{index_, heads_.size(), tokens, least_capacity(policy), needed_capacity(policy), importance};
+          importance[h].push_back(
+              policy.score.importance(heads_[h].score()[j], tokens - heads_[h].position()[j]));
+    const BudgetQuery query{index_,    heads_.size(), tokens, least_capacity(policy), needed_capacity(policy),
+                            importance};
     std::vector<Division> all;
-    for (const std::size_t capacity : policy.budget.capacities(query)) all.push_back(divide(policy, capacity));
+    for (const std::size_t capacity : policy.budget.capacities(query))
+      all.push_back(divide(policy, capacity));
     return all;
   }
 
-  // Gives every head its capacity and compresses those that exceed it. Memory is taken one after another, the work is parallel.
+  // Gives every head its capacity and compresses those that exceed it. Memory is taken one after another, the
+  // work is parallel.
   void fit_to_budget() {
     const auto division = divisions(tokens_, true);
     std::vector<HeadType> targets;
@@ -252,7 +269,8 @@ class LayerCache {
     }
     context_->executor(heads_.size(), [&](std::size_t h) {
       states_[h].division = division[h];
-      // A head that got smaller may have more merged entries than it now reserves places for; the surplus competes.
+      // A head that got smaller may have more merged entries than it now reserves places for; the surplus
+      // competes.
       states_[h].residuals = std::min(states_[h].residuals, division[h].residual);
       if (heads_[h].size() > division[h].capacity)
         compress(context_->policy, heads_[h], states_[h], targets[h], tokens_);
@@ -264,7 +282,7 @@ class LayerCache {
   void append(const RowView& k, const RowView& v) noexcept {
     const std::size_t dim = context_->geometry.head_dim;
     const std::size_t first = tokens_;
-    detail::run_items(context_->executor, heads_.size(), k.tokens, [&](std::size_t h) {
+    detail::run_items(context_->executor, k.tokens >= detail::kCopiesFrom, heads_.size(), [&](std::size_t h) {
       float key[kMaxHeadDim];
       float value[kMaxHeadDim];
       for (std::size_t t = 0; t < k.tokens; ++t) {
@@ -276,7 +294,8 @@ class LayerCache {
     tokens_ += k.tokens;
   }
 
-  // One entry more and, while the head is below its capacity, a spare slot; in steps, so that few tokens allocate.
+  // One entry more and, while the head is below its capacity, a spare slot; in steps, so that few tokens
+  // allocate.
   void reserve_for_decode(std::size_t h) {
     HeadType& head = heads_[h];
     const std::size_t capacity = states_[h].division.capacity;

@@ -1,5 +1,6 @@
-// A policy: what is kept (score), how many entries each head gets (budget), what happens to the rest (merge), how entries are
-// stored (element types of keys and values), and which entries are exempt (areas). Composed at compile time.
+// A policy: what is kept (score), how many entries each head gets (budget), what happens to the rest (merge),
+// how entries are stored (element types of keys and values), and which entries are exempt (areas). Composed
+// at compile time.
 #pragma once
 
 #include <concepts>
@@ -13,15 +14,18 @@
 
 namespace zeromerge {
 
-// What the cache asks of a score. All of it is a function of parameters; the scores themselves lie with the entries.
+// What the cache asks of a score. All of it is a function of parameters; the scores themselves lie with the
+// entries.
 template <class S>
 concept Score = requires(const S& s, float x, std::size_t n) {
   { S::needs_probabilities } -> std::convertible_to<bool>;
-  { s.decay() } -> std::convertible_to<float>;             // of every score, once per query row
-  { s.tail_rows() } -> std::convertible_to<std::size_t>;   // last rows of a prompt that count; 0: all
-  { s.weight(n) } -> std::convertible_to<double>;          // of a row with n rows after it
-  { s.importance(x, n) } -> std::convertible_to<float>;    // of an entry with this score that n queries could see
-  { s.merged(x, x) } -> std::convertible_to<float>;        // the score of two entries folded into one
+  { s.decay() } -> std::convertible_to<float>;            // of every score, once per query row
+  { s.tail_rows() } -> std::convertible_to<std::size_t>;  // last rows of a prompt that count; 0: all
+  { s.weight(n) } -> std::convertible_to<double>;         // of a row with n rows after it
+  {
+    s.importance(x, n)
+    } -> std::convertible_to<float>;                 // of an entry with this score that n queries could see
+  { s.merged(x, x) } -> std::convertible_to<float>;  // the score of two entries folded into one
 };
 
 // What the cache asks of a budget: entries per head of one layer.
@@ -33,19 +37,23 @@ concept Budget = requires(const B& b, const BudgetQuery& q) {
 
 // What the cache asks of a merge.
 template <class M>
-concept Merge = requires(const M& m, Head<float>& head, std::size_t n, std::span<const std::size_t> slots, const NoScore& s) {
-  { m.keeps_mass() } -> std::convertible_to<bool>;              // entries carry a mass and a bias
-  { m.residuals(n) } -> std::convertible_to<std::size_t>;       // merged entries of a head with n entries beside the recent
-  m.fold(head, n, n, n, s);                                     // one leaver in decode
-  m.fold_group(head, slots, head, n, s);                        // many at the end of a prompt
+concept Merge = requires(const M& m, Head<float>& head, std::size_t n, std::span<const std::size_t> slots,
+                         const NoScore& s) {
+  { m.keeps_mass() } -> std::convertible_to<bool>;  // entries carry a mass and a bias
+  {
+    m.residuals(n)
+    } -> std::convertible_to<std::size_t>;  // merged entries of a head with n entries beside the recent
+  m.fold(head, n, n, n, s);                 // one leaver in decode
+  m.fold_group(head, slots, head, n, s);    // many at the end of a prompt
 };
 
-// Who is exempt from competition, and the order of slots: sinks | residual | context | recent (a ring once the head is full).
+// Who is exempt from competition, and the order of slots: sinks | residual | context | recent (a ring once
+// the head is full).
 struct Areas {
-  Amount recent = share(0.4);     // the last tokens: of a head's capacity; at least 2
-  std::size_t sinks = 4;          // the first tokens, never evicted, never merged
-  std::size_t least = 32;         // a share budget never asks a head to do with fewer entries
-  bool as_reference = false;      // the reference code to the letter, see papers' facts in cache/evict.hpp
+  Amount recent = share(0.4);  // the last tokens: of a head's capacity; at least 2
+  std::size_t sinks = 4;       // the first tokens, never evicted, never merged
+  std::size_t least = 32;      // a share budget never asks a head to do with fewer entries
+  bool as_reference = false;   // the reference code to the letter, see papers' facts in cache/evict.hpp
 
   std::size_t recent_of(std::size_t capacity) const noexcept {
     return std::max<std::size_t>(2, recent.of(capacity));
@@ -57,7 +65,7 @@ template <class S, class B>
 concept Ranked = S::needs_probabilities || std::same_as<B, Unlimited>;
 
 template <Score S, Budget B, Merge M, class K = f16, class V = K>
-  requires Ranked<S, B>
+requires Ranked<S, B>
 struct Policy {
   using ScoreType = S;
   using Key = K;
@@ -101,7 +109,8 @@ template <class P>
 Division divide(const P& policy, std::size_t capacity) {
   const Division d = division_of(policy, capacity);
   if (!d.possible())
-    fail("budget: ", capacity, " entries per head are too few for ", d.sinks, " sinks, ", d.recent, " recent and ", d.residual,
+    fail("budget: ", capacity, " entries per head are too few for ", d.sinks, " sinks, ", d.recent,
+         " recent and ", d.residual,
          " residual entries and at least one more; raise the budget or lower these");
   return d;
 }

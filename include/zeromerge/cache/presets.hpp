@@ -2,23 +2,25 @@
 //
 //   full                     everything is kept
 //     storage=f32|f16|bf16   or keys= and values= apart                            f16
-//   zeromerge                ZeroMerge (arXiv 2503.10714) with residual entries of its own and sinks that stay
+//   zeromerge                ZeroMerge (arXiv 2503.10714) with residual entries of its own and sinks that
+//   stay
 //     budget=5% | 410        entries per head: a share of the tokens seen or a count  5%
 //     tail=40% | 160         the last tokens, always kept: of the budget              40%
 //     sinks=4                the first tokens, always kept                            4
 //     residual=1 | 10%       merged entries per head, a count or a share              1
 //     alpha=0.6              a merged entry's logit gets alpha * ln(mass)             0.6
-//     decay=0.98             of a score per query                                     0.98 (importance=mean: 1)
-//     score=tail|exact       prompt rows that count: all but 1e-4 of the sum, or all  tail
+//     decay=0.98             of a score per query                                     0.98 (importance=mean:
+//     1) score=tail|exact       prompt rows that count: all but 1e-4 of the sum, or all  tail
 //     importance=decayed|mean  the decayed sum, or per query that could see the entry  decayed
 //     heads=uniform|adaptive|profile   who gets how many (profile= names the file)    uniform
-//     floor=20%              what every head gets at least, of the uniform capacity   20% adaptive, 25% profile
-//     merge=residual|drop    what happens to the rest                                 residual
+//     floor=20%              what every head gets at least, of the uniform capacity   20% adaptive, 25%
+//     profile merge=residual|drop    what happens to the rest                                 residual
 //     update=max|sum         the score of a merged entry                              max
 //     metric=dot|l2          which residual entry takes a leaver                      dot
 //     least=32               a share budget never asks a head to do with fewer        32
 //     bounded=0|1            compress after every chunk of a prompt                   0
-//     reference=0|1          the reference code to the letter; its own defaults: tail=10%, alpha=1, no sinks, exact scores, f32
+//     reference=0|1          the reference code to the letter; its own defaults: tail=10%, alpha=1, no sinks,
+//     exact scores, f32
 #pragma once
 
 #include <memory>
@@ -39,14 +41,16 @@ namespace detail {
 inline AnyBudget read_budget(const Spec& spec) {
   const Amount amount = spec.amount("budget", share(0.05));
   if (amount.value == 0.0) fail("policy '", spec.text(), "': a budget of 0 keeps nothing; use 5% or a count");
-  const std::size_t kind = spec.choice("heads", {"uniform", "adaptive", "profile"}, spec.has("profile") ? 2 : 0);
+  const std::size_t kind =
+      spec.choice("heads", {"uniform", "adaptive", "profile"}, spec.has("profile") ? 2 : 0);
   const Amount floor = spec.amount("floor", share(kind == 1 ? 0.2 : 0.25));
   if (!floor.is_share) fail("policy '", spec.text(), "': floor must be a share of the uniform capacity");
   if (kind != 2 && spec.has("profile")) fail("policy '", spec.text(), "': profile= needs heads=profile");
   if (kind == 0) return {UniformBudget{amount}};
   if (kind == 1) return {AdaptiveBudget{amount, floor.value}};
   if (!spec.has("profile")) fail("policy '", spec.text(), "': heads=profile needs profile=FILE");
-  return {ProfileBudget{amount, std::make_shared<HeadProfile>(HeadProfile::load(spec.word("profile", ""))), floor.value}};
+  return {ProfileBudget{amount, std::make_shared<HeadProfile>(HeadProfile::load(spec.word("profile", ""))),
+                        floor.value}};
 }
 
 inline DecayedAttention read_score(const Spec& spec, bool reference) {
@@ -63,14 +67,16 @@ inline AnyMerge read_merge(const Spec& spec, bool reference) {
   ResidualMerge::Params p;
   p.residual = spec.amount("residual", count(1));
   p.alpha = static_cast<float>(spec.number("alpha", 0.0, 100.0, reference ? 1.0 : 0.6));
-  p.metric = spec.choice("metric", {"dot", "l2"}, 0) == 0 ? ResidualMerge::Metric::dot : ResidualMerge::Metric::l2;
+  p.metric =
+      spec.choice("metric", {"dot", "l2"}, 0) == 0 ? ResidualMerge::Metric::dot : ResidualMerge::Metric::l2;
   return {ResidualMerge(p)};
 }
 
 template <class K, class V>
 AnyZeroMerge<K, V> read_zeromerge(const Spec& spec) {
   const bool reference = spec.choice("reference", {"0", "1"}, 0) == 1;
-  AnyZeroMerge<K, V> policy{read_score(spec, reference), read_budget(spec), read_merge(spec, reference), {}, false};
+  AnyZeroMerge<K, V> policy{
+      read_score(spec, reference), read_budget(spec), read_merge(spec, reference), {}, false};
   policy.areas.recent = spec.amount("tail", share(reference ? 0.1 : 0.4));
   policy.areas.sinks = spec.whole("sinks", 0, reference ? 0 : 4);
   policy.areas.least = spec.whole("least", 0, 32);
@@ -95,7 +101,9 @@ auto with_storage(const Spec& spec, Element otherwise, const Make& make) {
   const Element keys = spec.element("keys", both);
   const Element values = spec.element("values", both);
   const auto second = [&](auto k) {
-    return values == Element::f32 ? make(k, float{}) : values == Element::f16 ? make(k, f16{}) : make(k, bf16{});
+    return values == Element::f32   ? make(k, float{})
+           : values == Element::f16 ? make(k, f16{})
+                                    : make(k, bf16{});
   };
   return keys == Element::f32 ? second(float{}) : keys == Element::f16 ? second(f16{}) : second(bf16{});
 }
@@ -105,7 +113,8 @@ auto with_storage(const Spec& spec, Element otherwise, const Make& make) {
 // Throws Error unless the text names a policy with valid keys and values; reads a profile's file.
 // A template so that the many compositions are compiled only where this is called.
 template <class Cache = AnyCache>
-std::unique_ptr<Cache> make_cache(const std::string& text, const Geometry& geometry, CacheOptions options = {}) {
+std::unique_ptr<Cache> make_cache(const std::string& text, const Geometry& geometry,
+                                  CacheOptions options = {}) {
   const Spec spec(text);
   const auto make = [&](auto policy) -> std::unique_ptr<Cache> {
     using P = decltype(policy);
@@ -113,11 +122,13 @@ std::unique_ptr<Cache> make_cache(const std::string& text, const Geometry& geome
   };
   if (spec.name() == "full") {
     spec.allow_only({"storage", "keys", "values"});
-    return detail::with_storage(spec, Element::f16, [&](auto k, auto v) { return make(Full<decltype(k), decltype(v)>{}); });
+    return detail::with_storage(spec, Element::f16,
+                                [&](auto k, auto v) { return make(Full<decltype(k), decltype(v)>{}); });
   }
   if (spec.name() == "zeromerge") {
-    spec.allow_only({"budget", "tail", "sinks", "residual", "alpha", "decay", "score", "importance", "heads", "profile",
-                     "floor", "merge", "update", "metric", "least", "bounded", "reference", "storage", "keys", "values"});
+    spec.allow_only({"budget",     "tail",    "sinks",     "residual", "alpha", "decay",  "score",
+                     "importance", "heads",   "profile",   "floor",    "merge", "update", "metric",
+                     "least",      "bounded", "reference", "storage",  "keys",  "values"});
     const bool reference = spec.choice("reference", {"0", "1"}, 0) == 1;
     return detail::with_storage(spec, reference ? Element::f32 : Element::f16, [&](auto k, auto v) {
       return make(detail::read_zeromerge<decltype(k), decltype(v)>(spec));

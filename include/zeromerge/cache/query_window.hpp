@@ -1,5 +1,6 @@
-// The last query rows of a prompt, scaled, in f16, and the log-sum-exp of each: what a bounded-tail score reads once when the
-// prompt ends. The log-sum-exp comes from the attention pass, so that scoring costs one product and no softmax.
+// The last query rows of a prompt, scaled, in f16, and the log-sum-exp of each: what a bounded-tail score
+// reads once when the prompt ends. The log-sum-exp comes from the attention pass, so that scoring costs one
+// product and no softmax.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +15,8 @@ namespace zeromerge {
 class QueryWindow {
  public:
   // Keeps the last `most` tokens; per token and kv head `group` rows of `stride` elements (head_dim, padded).
-  QueryWindow(std::size_t most, std::size_t kv_heads, std::size_t group, std::size_t stride, ByteLedger* ledger)
+  QueryWindow(std::size_t most, std::size_t kv_heads, std::size_t group, std::size_t stride,
+              ByteLedger* ledger)
       : most_(most), heads_(kv_heads), rows_{group * stride, ledger}, lse_{group, ledger} {}
 
   std::size_t tokens() const noexcept { return tokens_; }
@@ -70,7 +72,9 @@ class QueryWindow {
     std::size_t width;
     Block data;
 
-    static T* in(const Block& block, std::size_t element) noexcept { return reinterpret_cast<T*>(block.data()) + element; }
+    static T* in(const Block& block, std::size_t element) noexcept {
+      return reinterpret_cast<T*>(block.data()) + element;
+    }
     T* at(std::size_t head, std::size_t capacity, std::size_t token) const noexcept {
       return in(data, (head * capacity + token) * width);
     }

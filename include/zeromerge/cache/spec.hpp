@@ -1,4 +1,5 @@
-// The text form of a policy: name:key=value,key=value. Reading it is strict: whatever is not known is refused, with what is.
+// The text form of a policy: name:key=value,key=value. Reading it is strict: whatever is not known is
+// refused, with what is.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +22,8 @@ class Spec {
   explicit Spec(std::string_view text) : text_(text) {
     const auto colon = text.find(':');
     name_ = text.substr(0, colon);
-    if (name_.empty()) fail("policy '", text, "': expected name:key=value,..., for example zeromerge:budget=5%");
+    if (name_.empty())
+      fail("policy '", text, "': expected name:key=value,..., for example zeromerge:budget=5%");
     if (colon == std::string_view::npos) return;
     for (std::string_view rest = text.substr(colon + 1);;) {
       const auto comma = rest.find(',');
@@ -94,7 +96,8 @@ class Spec {
     const bool number = read(digits, x) && x >= 0.0;
     if (number && percent && x <= 100.0) return {x / 100.0, true};
     if (number && !percent && x < 1.0) return {x, true};
-    if (number && !percent && x <= 1e9 && x == static_cast<double>(static_cast<std::size_t>(x))) return {x, false};
+    if (number && !percent && x <= 1e9 && x == static_cast<double>(static_cast<std::size_t>(x)))
+      return {x, false};
     fail("policy '", text_, "': ", key, "=", *value,
          " must be a share (5% or 0.05, at most 100%) or a whole count of entries (410)");
   }
@@ -120,7 +123,8 @@ class Spec {
   }
 
   static bool read(const std::string& text, double& x) {
-    if (text.empty() || std::string_view("+-0123456789.").find(text[0]) == std::string_view::npos) return false;
+    if (text.empty() || std::string_view("+-0123456789.").find(text[0]) == std::string_view::npos)
+      return false;
     char* end = nullptr;
     x = std::strtod(text.c_str(), &end);
     return *end == '\0' && x >= -1e300 && x <= 1e300;

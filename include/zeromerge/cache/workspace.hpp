@@ -1,5 +1,5 @@
-// Scratch memory of attention calls, shared by all layers and sequences of a cache (or by several caches): one call at a time.
-// It only grows, until release_prompt().
+// Scratch memory of attention calls, shared by all layers and sequences of a cache (or by several caches):
+// one call at a time. It only grows, until release_prompt().
 #pragma once
 
 #include <algorithm>

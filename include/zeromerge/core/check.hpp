@@ -1,4 +1,5 @@
-// The border checks of a call: every value finite and storable. Done on bit patterns, so that they hold under -ffast-math.
+// The border checks of a call: every value finite and storable. Done on bit patterns, so that they hold under
+// -ffast-math.
 #pragma once
 
 #include <bit>
@@ -40,7 +41,8 @@ inline std::uint32_t largest_bits(const RowView& v) noexcept {
 // Throws Error unless every value is finite and its magnitude at most `limit`.
 inline void check_values(const char* name, const RowView& v, float limit, const char* remedy) {
   const std::uint32_t most = largest_bits(v);
-  if (most >= 0x7f800000u) fail(name, ": a value is not finite (NaN or infinity); check the model's activations");
+  if (most >= 0x7f800000u)
+    fail(name, ": a value is not finite (NaN or infinity); check the model's activations");
   const float magnitude = std::bit_cast<float>(most);
   if (magnitude > limit) fail(name, ": a value of magnitude ", magnitude, " exceeds ", limit, "; ", remedy);
 }

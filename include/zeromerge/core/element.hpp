@@ -1,5 +1,6 @@
-// Element types of stored and given rows: f32, f16 (IEEE binary16), bf16. Arithmetic is always in f32; these only convert,
-// rounding to nearest even. The conversions here are the portable ones; kernels use the CPU's own where it has them.
+// Element types of stored and given rows: f32, f16 (IEEE binary16), bf16. Arithmetic is always in f32; these
+// only convert, rounding to nearest even. The conversions here are the portable ones; kernels use the CPU's
+// own where it has them.
 #pragma once
 
 #include <bit>
@@ -46,7 +47,9 @@ inline float to_f32(f16 x) noexcept {
   return std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) | sign);
 }
 
-inline float to_f32(bf16 x) noexcept { return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16); }
+inline float to_f32(bf16 x) noexcept {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16);
+}
 
 template <class T>
 T from_f32(float x) noexcept;

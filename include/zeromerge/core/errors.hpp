@@ -1,6 +1,6 @@
-// The one way the library refuses: an exception whose text names what was wrong, what was expected and the value found.
-// Throwing lives out of line so that checks cost a compare in the caller. Without exceptions the text goes to stderr
-// and the program aborts.
+// The one way the library refuses: an exception whose text names what was wrong, what was expected and the
+// value found. Throwing lives out of line so that checks cost a compare in the caller. Without exceptions the
+// text goes to stderr and the program aborts.
 #pragma once
 
 #include <cstdio>

@@ -1,5 +1,6 @@
-// Threads come from the caller. An executor is anything callable as executor(count, body) that runs body(0) .. body(count - 1),
-// each once, in any order, on any threads, and returns when all are done. Results never depend on which executor ran them.
+// Threads come from the caller. An executor is anything callable as executor(count, body) that runs body(0)
+// .. body(count - 1), each once, in any order, on any threads, and returns when all are done. Results never
+// depend on which executor ran them.
 #pragma once
 
 #include <atomic>

@@ -8,8 +8,8 @@
 
 namespace zeromerge {
 
-// Rows to read: element (token, head, dim) lies at data + token * token_stride + head * head_stride + dim * element size;
-// strides are in bytes, dims are contiguous.
+// Rows to read: element (token, head, dim) lies at data + token * token_stride + head * head_stride + dim *
+// element size; strides are in bytes, dims are contiguous.
 struct RowView {
   const void* data = nullptr;
   Element type = Element::f32;
@@ -53,7 +53,9 @@ struct OutView {
 template <class T>
 RowView rows(const T* data, std::size_t tokens, std::size_t heads, std::size_t head_dim) noexcept {
   const auto head_stride = static_cast<std::ptrdiff_t>(head_dim * sizeof(T));
-  return {data, element_of<T>, tokens, heads, head_dim, head_stride * static_cast<std::ptrdiff_t>(heads), head_stride};
+  return {data,       element_of<T>, tokens,
+          heads,      head_dim,      head_stride * static_cast<std::ptrdiff_t>(heads),
+          head_stride};
 }
 
 // A contiguous f32 [tokens][heads][head_dim] buffer to write to.
@@ -66,11 +68,13 @@ namespace detail {
 
 // Throws unless the view has this shape and memory behind it. `name` is the argument's name.
 template <class View>
-void check_shape(const char* name, const View& v, std::size_t tokens, std::size_t heads, std::size_t head_dim) {
+void check_shape(const char* name, const View& v, std::size_t tokens, std::size_t heads,
+                 std::size_t head_dim) {
   if (v.tokens != tokens || v.heads != heads || v.head_dim != head_dim)
-    fail(name, ": expected [tokens ", tokens, "][heads ", heads, "][head_dim ", head_dim, "], got [", v.tokens, "][",
-         v.heads, "][", v.head_dim, "]");
-  if (v.data == nullptr && tokens != 0) fail(name, ": the view has no data (null pointer) for ", tokens, " tokens");
+    fail(name, ": expected [tokens ", tokens, "][heads ", heads, "][head_dim ", head_dim, "], got [",
+         v.tokens, "][", v.heads, "][", v.head_dim, "]");
+  if (v.data == nullptr && tokens != 0)
+    fail(name, ": the view has no data (null pointer) for ", tokens, " tokens");
 }
 
 }  // namespace detail

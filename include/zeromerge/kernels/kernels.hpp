@@ -1,17 +1,19 @@
-// The hot loops: one body per algorithm (cpu/*.inl), compiled once per instruction set, chosen at run time once per call.
-// Nothing here allocates or throws. Arrays that kernels read in whole vectors are padded to 16 elements by their owners.
+// The hot loops: one body per algorithm (cpu/*.inl), compiled once per instruction set, chosen at run time
+// once per call. Nothing here allocates or throws. Arrays that kernels read in whole vectors are padded to 16
+// elements by their owners.
 #pragma once
 
 #include "zeromerge/kernels/cpu/region.hpp"
 
 namespace zeromerge::kernels {
 
-inline constexpr std::size_t kKeyBlock = 64;    // entries of a block in prefill
-inline constexpr std::size_t kRowBlock = 96;    // query rows of a block in prefill, at most
-inline constexpr std::size_t kSegment = 256;    // entries of a decode segment; a constant, so results never depend on threads
+inline constexpr std::size_t kKeyBlock = 64;  // entries of a block in prefill
+inline constexpr std::size_t kRowBlock = 96;  // query rows of a block in prefill, at most
+inline constexpr std::size_t kSegment =
+    256;  // entries of a decode segment; a constant, so results never depend on threads
 
-// Keys of one head: `tiles` of tile_size elements each, head_dim rounded up to 2 * pairs; bias padded to whole
-// tiles, or null where no entry has one.
+// Keys of one head: `tiles` of tile_size elements each, head_dim rounded up to 2 * pairs; bias padded to
+// whole tiles, or null where no entry has one.
 template <class T>
 struct KeysOf {
   const T* tiles;
@@ -66,11 +68,14 @@ namespace avx512 {
 #include "zeromerge/kernels/cpu/prefill.inl"
 }  // namespace avx512
 ZEROMERGE_REGION_END
-#define ZEROMERGE_DISPATCH(...)       \
-  switch (isa()) {                       \
-    case Isa::avx512: return avx512::__VA_ARGS__; \
-    case Isa::avx2: return avx2::__VA_ARGS__;   \
-    default: return portable::__VA_ARGS__;      \
+#define ZEROMERGE_DISPATCH(...)     \
+  switch (isa()) {                  \
+    case Isa::avx512:               \
+      return avx512::__VA_ARGS__;   \
+    case Isa::avx2:                 \
+      return avx2::__VA_ARGS__;     \
+    default:                        \
+      return portable::__VA_ARGS__; \
   }
 #else
 #define ZEROMERGE_DISPATCH(...) return portable::__VA_ARGS__;
@@ -86,29 +91,27 @@ inline float exponentials(float* logits, std::size_t n, float& maximum) {
   ZEROMERGE_DISPATCH(exponentials(logits, n, maximum))
 }
 template <class T>
-void weighted_sum(const float* p, std::size_t p_stride, std::size_t group, const T* values, std::size_t row_size,
-                  std::size_t n, float* out) {
+void weighted_sum(const float* p, std::size_t p_stride, std::size_t group, const T* values,
+                  std::size_t row_size, std::size_t n, float* out) {
   ZEROMERGE_DISPATCH(weighted_sum<T>(p, p_stride, group, values, row_size, n, out))
 }
 
 // See cpu/prefill.inl.
-inline void product(const float* a, std::size_t lda, const float* b, std::size_t ldb, float* c, std::size_t ldc,
-                    std::size_t rows, std::size_t columns, std::size_t depth, bool accumulate) {
+inline void product(const float* a, std::size_t lda, const float* b, std::size_t ldb, float* c,
+                    std::size_t ldc, std::size_t rows, std::size_t columns, std::size_t depth,
+                    bool accumulate) {
   ZEROMERGE_DISPATCH(product(a, lda, b, ldb, c, ldc, rows, columns, depth, accumulate))
 }
 template <class K, class V>
-void attend_rows(const PrefillRows& rows, const KeysOf<K>& keys, const V* values, std::size_t row_size, float softcap,
-                 PrefillScratch scratch, float* out, float* lse) {
+void attend_rows(const PrefillRows& rows, const KeysOf<K>& keys, const V* values, std::size_t row_size,
+                 float softcap, PrefillScratch scratch, float* out, float* lse) {
   ZEROMERGE_DISPATCH(attend_rows<K, V>(rows, keys, values, row_size, softcap, scratch, out, lse))
 }
 template <class K>
 void column_mass(const PrefillRows& rows, const float* weight, const float* lse, const KeysOf<K>& keys,
-                 std::size_t first, std::size_t columns, float softcap, PrefillScratch scratch, float* column) {
+                 std::size_t first, std::size_t columns, float softcap, PrefillScratch scratch,
+                 float* column) {
   ZEROMERGE_DISPATCH(column_mass<K>(rows, weight, lse, keys, first, columns, softcap, scratch, column))
-}
-template <class K>
-void row_lse(const PrefillRows& rows, const KeysOf<K>& keys, float softcap, PrefillScratch scratch, float* lse) {
-  ZEROMERGE_DISPATCH(row_lse<K>(rows, keys, softcap, scratch, lse))
 }
 
 // See cpu/elementwise.inl.

@@ -1,6 +1,6 @@
-// One block of bytes, 64-byte aligned, counted in a ledger. Large blocks come from the system page by page (Linux), because
-// an allocator may keep what is freed to it: here memory that is given up leaves the process at once, and growing moves
-// page tables instead of bytes.
+// One block of bytes, 64-byte aligned, counted in a ledger. Large blocks come from the system page by page
+// (Linux), because an allocator may keep what is freed to it: here memory that is given up leaves the process
+// at once, and growing moves page tables instead of bytes.
 #pragma once
 
 #include <cstddef>
@@ -38,8 +38,8 @@ class Block {
   char* data() const noexcept { return data_; }
   std::size_t bytes() const noexcept { return bytes_; }
 
-  // At least `bytes` (rounded up to the unit it is taken in); what fits in both sizes is kept. Strong guarantee: on
-  // std::bad_alloc nothing has changed. resize(0) frees.
+  // At least `bytes` (rounded up to the unit it is taken in); what fits in both sizes is kept. Strong
+  // guarantee: on std::bad_alloc nothing has changed. resize(0) frees.
   void resize(std::size_t bytes) {
     const std::size_t wanted = rounded(bytes);
     if (wanted == bytes_) return;

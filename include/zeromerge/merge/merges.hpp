@@ -1,5 +1,5 @@
-// What happens to entries that leave: dropped, or folded into residual entries (ZeroMerge, "residual merging"). A merge sees a
-// head through its slots; it never decides who leaves.
+// What happens to entries that leave: dropped, or folded into residual entries (ZeroMerge, "residual
+// merging"). A merge sees a head through its slots; it never decides who leaves.
 #pragma once
 
 #include <algorithm>
@@ -25,20 +25,23 @@ struct DropMerge {
   void fold_group(const H&, std::span<const std::size_t>, H&, std::size_t, const S&) const noexcept {}
 };
 
-// Means weighted by mass: k_j, v_j <- (w_i k_i + w_j k_j) / (w_i + w_j), w_j <- w_i + w_j. A merged entry's logit gets
-// alpha * ln(w) (compensated attention). Keys are merged after RoPE.
+// Means weighted by mass: k_j, v_j <- (w_i k_i + w_j k_j) / (w_i + w_j), w_j <- w_i + w_j. A merged entry's
+// logit gets alpha * ln(w) (compensated attention). Keys are merged after RoPE.
 class ResidualMerge {
  public:
   enum class Metric { dot, l2 };
   struct Params {
-    Amount residual = count(1);  // entries per head, or a share of the capacity without the recent ones; at least 1
-    float alpha = 0.6f;          // the paper's runs; the reference code's default is 1
-    Metric metric = Metric::dot; // which residual entry takes a leaver: the largest dot product or the least distance of keys
+    Amount residual =
+        count(1);        // entries per head, or a share of the capacity without the recent ones; at least 1
+    float alpha = 0.6f;  // the paper's runs; the reference code's default is 1
+    Metric metric = Metric::dot;  // which residual entry takes a leaver: the largest dot product or the least
+                                  // distance of keys
   };
 
   ResidualMerge() = default;
   explicit ResidualMerge(Params params) : params_(params) {
-    if (!(params.alpha >= 0.0f) || !(params.alpha <= 100.0f)) fail("merge: alpha must be in [0, 100], got ", params.alpha);
+    if (!(params.alpha >= 0.0f) || !(params.alpha <= 100.0f))
+      fail("merge: alpha must be in [0, 100], got ", params.alpha);
   }
 
   bool keeps_mass() const noexcept { return true; }
@@ -60,8 +63,8 @@ class ResidualMerge {
     head.score()[to] = s;
   }
 
-  // Writes the mean of these slots of `source` to slot `to` of `target`; what stands there already (a residual entry, its
-  // slot below target.size()) takes part. The position is the oldest one.
+  // Writes the mean of these slots of `source` to slot `to` of `target`; what stands there already (a
+  // residual entry, its slot below target.size()) takes part. The position is the oldest one.
   template <class H, class S>
   void fold_group(const H& source, std::span<const std::size_t> slots, H& target, std::size_t to,
                   const S& score) const noexcept {

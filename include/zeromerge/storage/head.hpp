@@ -1,6 +1,6 @@
-// The entries of one kv head, dense: keys as T in tiles of 16 (the layout of kernels/cpu/decode.inl), values row by row, and what
-// a policy keeps beside them. Slots are storage places, never positions: each entry knows its original position.
-// Heads are ragged: each owns just the bytes of its own entries.
+// The entries of one kv head, dense: keys as T in tiles of 16 (the layout of kernels/cpu/decode.inl), values
+// row by row, and what a policy keeps beside them. Slots are storage places, never positions: each entry
+// knows its original position. Heads are ragged: each owns just the bytes of its own entries.
 #pragma once
 
 #include <algorithm>
@@ -42,21 +42,27 @@ class Head {
   std::size_t size() const noexcept { return size_; }
   std::size_t capacity() const noexcept { return capacity_; }
   std::size_t head_dim() const noexcept { return head_dim_; }
-  std::size_t row_size() const noexcept { return row_size_; }  // elements of a stored value row, head_dim padded to 16
+  std::size_t row_size() const noexcept {
+    return row_size_;
+  }  // elements of a stored value row, head_dim padded to 16
   std::size_t pairs() const noexcept { return pairs_; }
   EntryFields fields() const noexcept { return fields_; }
   std::size_t bytes() const noexcept {
-    return keys_.bytes() + values_.bytes() + score_.bytes() + mass_.bytes() + bias_.bytes() + position_.bytes();
+    return keys_.bytes() + values_.bytes() + score_.bytes() + mass_.bytes() + bias_.bytes() +
+           position_.bytes();
   }
 
-  kernels::KeysOf<K> keys() const noexcept { return {key_data(), tile_size(), pairs_, fields_.mass ? bias() : nullptr}; }
+  kernels::KeysOf<K> keys() const noexcept {
+    return {key_data(), tile_size(), pairs_, fields_.mass ? bias() : nullptr};
+  }
   const V* values() const noexcept { return reinterpret_cast<const V*>(values_.data()); }
-  float* score() const noexcept { return reinterpret_cast<float*>(score_.data()); }        // [capacity] or null
-  float* mass() const noexcept { return reinterpret_cast<float*>(mass_.data()); }          // [capacity] or null
-  float* bias() const noexcept { return reinterpret_cast<float*>(bias_.data()); }          // [capacity] or null
+  float* score() const noexcept { return reinterpret_cast<float*>(score_.data()); }  // [capacity] or null
+  float* mass() const noexcept { return reinterpret_cast<float*>(mass_.data()); }    // [capacity] or null
+  float* bias() const noexcept { return reinterpret_cast<float*>(bias_.data()); }    // [capacity] or null
   std::uint32_t* position() const noexcept { return reinterpret_cast<std::uint32_t*>(position_.data()); }
 
-  // Room for at least `entries`; what is there stays. Throws std::bad_alloc with nothing changed that matters.
+  // Room for at least `entries`; what is there stays. Throws std::bad_alloc with nothing changed that
+  // matters.
   void reserve(std::size_t entries) {
     if (entries <= capacity_) return;
     resize_blocks(entries);
@@ -125,7 +131,8 @@ class Head {
     K* x = key_data() + a / kernels::kTile * tile_size();
     K* y = key_data() + b / kernels::kTile * tile_size();
     for (std::size_t d = 0; d < 2 * pairs_; ++d) std::swap(x[in_tile(a, d)], y[in_tile(b, d)]);
-    std::swap_ranges(value_data() + a * row_size_, value_data() + (a + 1) * row_size_, value_data() + b * row_size_);
+    std::swap_ranges(value_data() + a * row_size_, value_data() + (a + 1) * row_size_,
+                     value_data() + b * row_size_);
     std::swap(position()[a], position()[b]);
     if (fields_.score) std::swap(score()[a], score()[b]);
     if (fields_.mass) {

@@ -1,4 +1,5 @@
-// Exit status 0: files compiled with different -m flags compute the same in one program, at every level the CPU has.
+// Exit status 0: files compiled with different -m flags compute the same in one program, at every level the
+// CPU has.
 #include <cstdio>
 
 #include "../run_cache.hpp"
@@ -24,7 +25,8 @@ int main() {
     std::printf("%s: wrong by %g, apart by full %g, half %g, small %g\n", zeromerge::isa_name(level),
                 static_cast<double>(wrong), static_cast<double>(full), static_cast<double>(half),
                 static_cast<double>(small));
-    if (!(wrong < 1e-4f) || !(full < 1e-4f) || !(half < 1e-3f) || !(small < 1e-3f) || plain_entries != native_entries)
+    if (!(wrong < 1e-4f) || !(full < 1e-4f) || !(half < 1e-3f) || !(small < 1e-3f) ||
+        plain_entries != native_entries)
       return 1;
   }
   return 0;

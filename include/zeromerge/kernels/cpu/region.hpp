@@ -1,5 +1,6 @@
-// Target regions: functions between ZEROMERGE_REGION_BEGIN("avx2,fma,f16c") and ZEROMERGE_REGION_END may use those
-// instructions whatever the command line says. Every header a kernel needs is included before the first region opens.
+// Target regions: functions between ZEROMERGE_REGION_BEGIN("avx2,fma,f16c") and ZEROMERGE_REGION_END may use
+// those instructions whatever the command line says. Every header a kernel needs is included before the first
+// region opens.
 #pragma once
 
 #include <algorithm>
@@ -31,8 +32,8 @@
 #endif
 #define ZEROMERGE_INLINE inline __attribute__((always_inline))
 
-// Translation units compiled for different CPUs emit different code for the same inline function, and the linker keeps any
-// of them. Kernels therefore live in a namespace named after what the command line allows.
+// Translation units compiled for different CPUs emit different code for the same inline function, and the
+// linker keeps any of them. Kernels therefore live in a namespace named after what the command line allows.
 #if defined(__FAST_MATH__)
 #define ZEROMERGE_BUILT_MATH fast
 #else
@@ -51,8 +52,10 @@
 
 namespace zeromerge::kernels {
 
-inline constexpr std::size_t kTile = 16;                                       // entries of a key tile
-inline constexpr float kMasked = -3.0e38f;                                     // a logit whose exp is exactly 0
-constexpr std::size_t round_up(std::size_t n, std::size_t unit) noexcept { return (n + unit - 1) / unit * unit; }
+inline constexpr std::size_t kTile = 16;    // entries of a key tile
+inline constexpr float kMasked = -3.0e38f;  // a logit whose exp is exactly 0
+constexpr std::size_t round_up(std::size_t n, std::size_t unit) noexcept {
+  return (n + unit - 1) / unit * unit;
+}
 
 }  // namespace zeromerge::kernels

@@ -46,10 +46,12 @@ ZEROMERGE_INLINE __m256 exp_half(__m256 x) {
   p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.6666665e-1f));
   p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
   p = _mm256_fmadd_ps(_mm256_mul_ps(p, r), r, _mm256_add_ps(r, _mm256_set1_ps(1.0f)));
-  const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+  const __m256i power =
+      _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
   return _mm256_and_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(power)), alive);
 }
-// exp for x <= 0.5 or so; below -87 exactly 0. Relative error about 2e-7: r in [-ln2/2, ln2/2], degree 7 in all.
+// exp for x <= 0.5 or so; below -87 exactly 0. Relative error about 2e-7: r in [-ln2/2, ln2/2], degree 7 in
+// all.
 ZEROMERGE_INLINE Vec exp(Vec x) { return {exp_half(x.a), exp_half(x.b)}; }
 
 template <class T>
@@ -78,7 +80,8 @@ ZEROMERGE_INLINE void load_pair<float>(const float* p, Vec& even, Vec& odd) {
   even = load(p);
   odd = load(p + 16);
 }
-// Gathers the low and the high halves of eight 32-bit lanes into one register of 16-bit values, in lane order.
+// Gathers the low and the high halves of eight 32-bit lanes into one register of 16-bit values, in lane
+// order.
 ZEROMERGE_INLINE void split_pairs(__m256i x, __m128i& low, __m128i& high) {
   const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,  //
                                          0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);

@@ -1,5 +1,5 @@
-// Sixteen floats as one AVX-512 register. The maskz forms with a full mask are the plain operations; g++ 12 warns about
-// uninitialised registers inside the others.
+// Sixteen floats as one AVX-512 register. The maskz forms with a full mask are the plain operations; g++ 12
+// warns about uninitialised registers inside the others.
 struct Vec {
   __m512 v;
 };
@@ -32,7 +32,8 @@ ZEROMERGE_INLINE float reduce_max(Vec x) {
   return _mm_cvtss_f32(_mm_max_ss(q, _mm_shuffle_ps(q, q, 1)));
 }
 
-// exp for x <= 0.5 or so; below -87 exactly 0. Relative error about 2e-7: r in [-ln2/2, ln2/2], degree 7 in all.
+// exp for x <= 0.5 or so; below -87 exactly 0. Relative error about 2e-7: r in [-ln2/2, ln2/2], degree 7 in
+// all.
 ZEROMERGE_INLINE Vec exp(Vec x) {
   const __mmask16 alive = _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(-87.0f), _CMP_GT_OQ);
   const __m512 n = _mm512_maskz_roundscale_ps(alive, _mm512_mul_ps(x.v, _mm512_set1_ps(1.44269504f)),
@@ -60,7 +61,8 @@ ZEROMERGE_INLINE Vec load_as<f16>(const f16* p) {
 }
 template <>
 ZEROMERGE_INLINE Vec load_as<bf16>(const bf16* p) {
-  const __m512i wide = _mm512_maskz_cvtepu16_epi32(kAll, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  const __m512i wide =
+      _mm512_maskz_cvtepu16_epi32(kAll, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(kAll, wide, 16))};
 }
 
@@ -76,7 +78,8 @@ template <>
 ZEROMERGE_INLINE void load_pair<f16>(const f16* p, Vec& even, Vec& odd) {
   const __m512i x = _mm512_loadu_si512(p);
   even = {_mm512_maskz_cvtph_ps(kAll, _mm512_maskz_cvtepi32_epi16(kAll, x))};
-  odd = {_mm512_maskz_cvtph_ps(kAll, _mm512_maskz_cvtepi32_epi16(kAll, _mm512_maskz_srli_epi32(kAll, x, 16)))};
+  odd = {
+      _mm512_maskz_cvtph_ps(kAll, _mm512_maskz_cvtepi32_epi16(kAll, _mm512_maskz_srli_epi32(kAll, x, 16)))};
 }
 template <>
 ZEROMERGE_INLINE void load_pair<bf16>(const bf16* p, Vec& even, Vec& odd) {
@@ -97,5 +100,6 @@ ZEROMERGE_INLINE void store_as<float>(float* p, Vec v) {
 }
 template <>
 ZEROMERGE_INLINE void store_as<f16>(f16* p, Vec v) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtps_ph(kAll, v.v, _MM_FROUND_TO_NEAREST_INT));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_maskz_cvtps_ph(kAll, v.v, _MM_FROUND_TO_NEAREST_INT));
 }

@@ -4,9 +4,10 @@ typedef std::int32_t QuadInt __attribute__((vector_size(16)));
 struct Vec {
   Quad r[4];
 };
-inline constexpr int kGemmRows = 2;     // rows x vectors of accumulators of the matrix product
+inline constexpr int kGemmRows = 2;  // rows x vectors of accumulators of the matrix product
 inline constexpr int kGemmVectors = 1;
-inline constexpr int kDotBudget = 1;    // vectors of accumulators of the logits kernel beyond which tiles are not paired
+inline constexpr int kDotBudget =
+    1;  // vectors of accumulators of the logits kernel beyond which tiles are not paired
 
 ZEROMERGE_INLINE Quad quad(float x) { return Quad{x, x, x, x}; }
 ZEROMERGE_INLINE Vec set1(float x) { return {{quad(x), quad(x), quad(x), quad(x)}}; }
