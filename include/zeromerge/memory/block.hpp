@@ -20,7 +20,7 @@ class Block {
  public:
   static constexpr std::size_t kAlignment = 64;
   static constexpr std::size_t kPage = 4096;
-  static constexpr std::size_t kMapFrom = 128 * 1024;  // from here on whole pages from the system
+  static constexpr std::size_t kMapFrom = 16 * 1024;  // from here on whole pages from the system
 
   Block() = default;
   explicit Block(ByteLedger* ledger) noexcept : ledger_(ledger) {}
