@@ -53,7 +53,7 @@ struct Areas {
   Amount recent = share(0.4);  // the last tokens: of a head's capacity; at least 2
   std::size_t sinks = 4;       // the first tokens, never evicted, never merged
   std::size_t least = 32;      // a share budget never asks a head to do with fewer entries
-  bool as_reference = false;   // the reference code to the letter, see papers' facts in cache/evict.hpp
+  bool as_reference = false;   // the reference code to the letter, see cache/evict.hpp
 
   std::size_t recent_of(std::size_t capacity) const noexcept {
     return std::max<std::size_t>(2, recent.of(capacity));
