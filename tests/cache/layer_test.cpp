@@ -63,6 +63,34 @@ std::vector<std::vector<double>> expected_scores(const Tokens& t, std::size_t n,
   return scores;
 }
 
+// ---- looking without taking
+
+TEST(LayerAttend, GivesWhatDecodeWouldGiveAndChangesNothing) {
+  const Tokens t(kGeometry, 120, 21);
+  auto cache = test::make("budget=60,residual=3", kGeometry);
+  (void)test::prefill(cache.layer(0), t, 0, 100);
+  cache.finish_prompt();
+  const auto before = test::held_layer(cache.layer(0), 2);
+  std::vector<float> out(6 * 24);
+  std::vector<float> lse(6);
+  cache.layer(0).attend(rows(t.query(100, 0), 1, 6, 24), out_rows(out.data(), 1, 6, 24), lse.data());
+  EXPECT_EQ(test::difference(before, test::held_layer(cache.layer(0), 2)), "");
+  for (std::size_t h = 0; h < 6; ++h) {
+    const auto expected = test::attention_over(before.heads[h / 3], t, 100, h);
+    EXPECT_LT(test::row_error(out.data() + h * 24, expected), 1e-5);
+    EXPECT_NEAR(static_cast<double>(lse[h]), expected.lse, 1e-5);
+  }
+}
+
+TEST(LayerAttend, RefusesAnEmptyCacheAndWrongShapes) {
+  const Tokens t(kGeometry, 4, 22);
+  auto cache = test::make("budget=60", kGeometry);
+  std::vector<float> out(6 * 24);
+  EXPECT_THROW(cache.layer(0).attend(rows(t.query(0, 0), 1, 6, 24), out_rows(out.data(), 1, 6, 24)), Error);
+  (void)test::prefill(cache.layer(0), t, 0, 3);
+  EXPECT_THROW(cache.layer(0).attend(rows(t.query(0, 0), 2, 6, 24), out_rows(out.data(), 1, 6, 24)), Error);
+}
+
 // ---- scores of a prompt
 
 TEST(LayerScores, ExactOnesAreDecayedColumnSums) {

@@ -18,6 +18,7 @@ class AnyLayer {
   virtual ~AnyLayer() = default;
   virtual void prefill(const RowView& q, const RowView& k, const RowView& v, const OutView& out) = 0;
   virtual void decode(const RowView& q, const RowView& k, const RowView& v, const OutView& out) = 0;
+  virtual void attend(const RowView& q, const OutView& out, float* lse = nullptr) = 0;
   virtual void extend(const RowView& k, const RowView& v) = 0;
   virtual void finish_prompt() = 0;
   virtual void clear() = 0;
@@ -68,6 +69,7 @@ class LayerAdapter final : public AnyLayer {
   void decode(const RowView& q, const RowView& k, const RowView& v, const OutView& out) override {
     layer_.decode(q, k, v, out);
   }
+  void attend(const RowView& q, const OutView& out, float* lse) override { layer_.attend(q, out, lse); }
   void extend(const RowView& k, const RowView& v) override { layer_.extend(k, v); }
   void finish_prompt() override { layer_.finish_prompt(); }
   void clear() override { layer_.clear(); }

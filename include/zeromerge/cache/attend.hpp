@@ -147,11 +147,11 @@ void soft_cap(const LayerView<H>& layer, const float* bias, std::size_t first, s
     }
 }
 
-// Adds up a head's segments: writes the output rows and leaves factor[g][segment] = what turns a stored
-// exponential into a probability in plan.maximum.
+// Adds up a head's segments: writes the output rows (and lse [query_heads] unless null) and leaves
+// factor[g][segment] = what turns a stored exponential into a probability in plan.maximum.
 template <class H>
-void combine_segments(const LayerView<H>& layer, const DecodePlan<H>& plan, std::size_t h,
-                      const OutView& out) noexcept {
+void combine_segments(const LayerView<H>& layer, const DecodePlan<H>& plan, std::size_t h, const OutView& out,
+                      float* lse) noexcept {
   const H& head = layer.heads[h];
   const std::size_t segments = plan.offset[h + 1] - plan.offset[h];
   alignas(64) float row[kMaxHeadDim];
@@ -170,6 +170,7 @@ void combine_segments(const LayerView<H>& layer, const DecodePlan<H>& plan, std:
       kernels::add_scaled(plan.out + part(s) * head.row_size(), factor, head.row_size(), row, s == 0);
     }
     std::copy_n(row, head.head_dim(), out.row(0, h * plan.group + g));
+    if (lse != nullptr) lse[h * plan.group + g] = maximum + static_cast<float>(std::log(sum));
   }
 }
 

@@ -103,26 +103,25 @@ class LayerCache {
     finish_prompt();
     for (std::size_t h = 0; h < heads_.size(); ++h) reserve_for_decode(h);
     append(k, v);
-    const auto layer = view();
-    const float* stacked = detail::stack_queries(layer, q);
-    const auto plan = detail::plan_decode(layer, segment_offset_, row_start_);
-    const std::size_t group = context_->geometry.group();
-    std::size_t entries = 0;
-    for (const auto& head : heads_) entries += head.size();
-    const bool large = 2 * entries * group * context_->geometry.head_dim >= detail::kDecodeFrom;
-    detail::run_items(context_->executor, large, segment_offset_.back(), [&](std::size_t item) {
-      std::size_t h = 0;
-      while (segment_offset_[h + 1] <= item) ++h;
-      detail::attend_segment(layer, plan, stacked + h * group * layer.q_stride(), h,
-                             item - segment_offset_[h]);
-    });
-    detail::run_items(context_->executor, large, heads_.size(), [&](std::size_t h) {
-      detail::combine_segments(layer, plan, h, out);
+    attend_heads(q, out, nullptr, [&](const auto& layer, const auto& plan, std::size_t h) {
       if constexpr (P::ScoreType::needs_probabilities) {
         detail::add_probabilities(layer, plan, h, context_->policy.score.decay());
         evict_one(context_->policy, heads_[h], states_[h], tokens_);
       }
     });
+  }
+
+  // Attention of one token's queries over everything held, which changes nothing: q
+  // [1][query_heads][head_dim] to out of the same shape and, unless null, the log of every head's sum of
+  // exponentials to lse [query_heads]. Throws Error on wrong shapes, values that are not finite, and on an
+  // empty cache.
+  void attend(const RowView& q, const OutView& out, float* lse = nullptr) {
+    const Geometry& g = context_->geometry;
+    detail::check_shape("q", q, 1, g.query_heads, g.head_dim);
+    detail::check_shape("out", out, 1, g.query_heads, g.head_dim);
+    detail::check_values("q", q, 60000.0f / g.attention_scale(), "scale the queries down");
+    if (tokens_ == 0) fail("attend: the cache is empty; give it a prompt first");
+    attend_heads(q, out, lse, [](const auto&, const auto&, std::size_t) {});
   }
 
   void clear() noexcept {
@@ -186,6 +185,29 @@ class LayerCache {
     constexpr const char* kWider = "store it as bf16 or f32";
     detail::check_values("k", k, largest_storable(element_of<typename P::Key>), kWider);
     detail::check_values("v", v, largest_storable(element_of<typename P::Value>), kWider);
+  }
+
+  // One token's attention, split over heads and segments; then after(layer, plan, head) for every head, in
+  // parallel.
+  template <class After>
+  void attend_heads(const RowView& q, const OutView& out, float* lse, const After& after) {
+    const auto layer = view();
+    const float* stacked = detail::stack_queries(layer, q);
+    const auto plan = detail::plan_decode(layer, segment_offset_, row_start_);
+    const std::size_t group = context_->geometry.group();
+    std::size_t entries = 0;
+    for (const auto& head : heads_) entries += head.size();
+    const bool large = 2 * entries * group * context_->geometry.head_dim >= detail::kDecodeFrom;
+    detail::run_items(context_->executor, large, segment_offset_.back(), [&](std::size_t item) {
+      std::size_t h = 0;
+      while (segment_offset_[h + 1] <= item) ++h;
+      detail::attend_segment(layer, plan, stacked + h * group * layer.q_stride(), h,
+                             item - segment_offset_[h]);
+    });
+    detail::run_items(context_->executor, large, heads_.size(), [&](std::size_t h) {
+      detail::combine_segments(layer, plan, h, out, lse);
+      after(layer, plan, h);
+    });
   }
 
   // Appends whole tokens behind what is there and attends; the score follows when it is due.
