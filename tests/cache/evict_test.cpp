@@ -143,7 +143,7 @@ struct Use {
 // What must hold of a layer that is not inside a prompt. recent: [kv_heads], how many of the last tokens none
 // may miss so far.
 template <class K>
-void expect_laws(const LayerCache<AnyZeroMerge<K, K>>& layer, const Tokens& kept, const Use& use,
+void expect_laws(const LayerCache<test::ZeroMergeOf<K>>& layer, const Tokens& kept, const Use& use,
                  std::size_t sinks, std::vector<std::size_t>& recent) {
   for (std::size_t h = 0; h < kept.g.kv_heads; ++h) {
     SCOPED_TRACE("head " + std::to_string(h) + " after " + std::to_string(layer.tokens()) + " tokens");

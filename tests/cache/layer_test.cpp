@@ -162,7 +162,8 @@ TEST(LayerScores, ADecodedTokenDecaysAllAndAddsItsAttention) {
 
 // ---- chunks
 
-void expect_chunks_equal_the_whole(const std::string& settings, std::size_t n) {
+// `bound`: what a tail may leave out, which depends on where the calls end.
+void expect_chunks_equal_the_whole(const std::string& settings, std::size_t n, float bound = 1e-5f) {
   SCOPED_TRACE(settings + ", prompt of " + std::to_string(n));
   Random random(n);
   const Tokens t(kGeometry, n + 20, n);
@@ -184,7 +185,7 @@ void expect_chunks_equal_the_whole(const std::string& settings, std::size_t n) {
         ASSERT_EQ(a.position, b.position) << "token " << token << " head " << h;
         ASSERT_EQ(a.mass, b.mass);
         for (std::size_t j = 0; j < a.size; ++j)
-          ASSERT_NEAR(b.score[j], a.score[j], 1e-5 * (1.0f + a.score[j]));
+          ASSERT_NEAR(b.score[j], a.score[j], bound * (1.0f + a.score[j]));
       }
       if (token == n + 20) break;
       ASSERT_LE(largest_difference(test::decode(layer, t, token), test::decode(again.layer(0), t, token)),
@@ -196,9 +197,9 @@ void expect_chunks_equal_the_whole(const std::string& settings, std::size_t n) {
 TEST(LayerChunks, AnyChunkingGivesTheWholePromptsResult) {
   for (const std::size_t n : {90u, 301u, 700u}) {
     expect_chunks_equal_the_whole("budget=50,residual=3,score=exact", n);
-    expect_chunks_equal_the_whole("budget=50,residual=3", n);
+    expect_chunks_equal_the_whole("budget=50,residual=3", n, 1e-3f);
   }
-  expect_chunks_equal_the_whole("budget=50,decay=0.8", 301);  // a tail much shorter than the prompt
+  expect_chunks_equal_the_whole("budget=50,decay=0.8", 301, 1e-3f);  // a tail much shorter than the prompt
   expect_chunks_equal_the_whole("budget=50,importance=mean", 301);
   expect_chunks_equal_the_whole("budget=50,heads=adaptive,residual=10%", 301);
   expect_chunks_equal_the_whole("budget=20%,merge=drop", 301);
@@ -269,13 +270,13 @@ void expect_refusals_change_nothing(std::size_t decoded) {
     calls.push_back({"k", "k: a value is not finite", [=](Tokens& t) { t.k[at * 2 + 47] = bad; }});
     calls.push_back({"v", "v: a value is not finite", [=](Tokens& t) { t.v[at * 2] = bad; }});
   }
-  if (sizeof(K) == 2 && element_of<K> == Element::f16) {
+  if (storage_of<K> == StorageType::f16) {
     calls.push_back({"k overflow", "k: a value of magnitude 70000 exceeds",
                      [=](Tokens& t) { t.k[at * 2 + 3] = -70000.0f; }});
     calls.push_back(
         {"v overflow", "store it as bf16 or f32", [=](Tokens& t) { t.v[at * 2 + 3] = 70000.0f; }});
   }
-  if (element_of<K> == Element::bf16)
+  if (storage_of<K> == StorageType::bf16)
     calls.push_back({"k overflow", "k: a value of magnitude", [=](Tokens& t) { t.k[at * 2 + 3] = 3.4e38f; }});
   calls.push_back({"q overflow", "scale the queries down", [=](Tokens& t) { t.q[at * 6 + 3] = 1e6f; }});
 
@@ -471,37 +472,18 @@ TEST(LayerTruncate, MoreTokensThanThereAreAreRefused) {
   EXPECT_EQ(cache.layer(0).tokens(), 20u);
 }
 
-TEST(LayerTruncate, WithABoundedTailForgottenRowsHaveNoPartInTheScores) {
+TEST(LayerTruncate, QueriesOfForgottenTokensKeepTheirPartInTheScores) {
   const Tokens t(kGeometry, 120, 15);
   auto cache = test::make("budget=1000", kGeometry);
-  auto fresh = test::make("budget=1000", kGeometry);
   (void)test::prefill(cache.layer(0), t, 0, 110);
+  std::vector<HeldHead> before;
+  for (std::size_t h = 0; h < 2; ++h) before.push_back(test::held(cache.layer(0).head(h)));
   cache.layer(0).truncate(80);
-  (void)test::prefill(fresh.layer(0), t, 0, 80);
-  cache.finish_prompt();
-  fresh.finish_prompt();
   for (std::size_t h = 0; h < 2; ++h) {
-    const HeldHead a = test::held(cache.layer(0).head(h));
-    const HeldHead b = test::held(fresh.layer(0).head(h));
-    EXPECT_LE(largest_difference(a.score, b.score), 1e-5);
+    const HeldHead head = test::held(cache.layer(0).head(h));
+    ASSERT_EQ(head.size, 80u);
+    for (std::size_t j = 0; j < 80; ++j) EXPECT_EQ(head.score[j], before[h].score[j]);
   }
-}
-
-TEST(LayerTruncate, RowsForgottenWithTheirQueriesDecayNothingLater) {
-  // 400 tokens remain of 1000, all 456 kept query rows are gone: the scores start with the tokens that
-  // follow.
-  const Tokens t(kGeometry, 1000, 19);
-  auto cache = test::make("budget=2000", kGeometry);
-  auto& layer = cache.layer(0);
-  (void)test::prefill(layer, t, 0, 1000);
-  layer.truncate(400);
-  for (std::size_t token = 400; token < 405; ++token) (void)test::decode(layer, t, token);
-  (void)test::prefill(layer, t, 405, 3);
-  layer.finish_prompt();
-  double expected = 0.0;
-  for (int later = 0; later < 8; ++later) expected += 3.0 * std::pow(0.98, later);
-  const HeldHead head = test::held(layer.head(0));
-  EXPECT_NEAR(std::accumulate(head.score.begin(), head.score.end(), 0.0), expected, 1e-3 * expected);
 }
 
 TEST(LayerClear, AClearedLayerHoldsNothingAndActsLikeANewOne) {

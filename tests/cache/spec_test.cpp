@@ -64,10 +64,11 @@ TEST(Spec, AnUnknownWordIsRefusedWithTheKnownOnes) {
                          Spec("zm:heads=x").choice("heads", {"uniform", "adaptive"}, 0);
                        }),
                        "heads=x is not one of uniform, adaptive"));
-  EXPECT_TRUE(
-      contains(refusal([] { Spec("zm:storage=f64").element("storage", Element::f16); }), "f32, f16, bf16"));
-  EXPECT_EQ(Spec("zm:storage=bf16").element("storage", Element::f16), Element::bf16);
-  EXPECT_EQ(Spec("zm").element("storage", Element::f16), Element::f16);
+  EXPECT_TRUE(contains(refusal([] { Spec("zm:storage=f64").storage("storage", StorageType::f16); }),
+                       "f32, f16, bf16, q8, q4"));
+  EXPECT_EQ(Spec("zm:storage=bf16").storage("storage", StorageType::f16), StorageType::bf16);
+  EXPECT_EQ(Spec("zm:storage=q4").storage("storage", StorageType::f16), StorageType::q4);
+  EXPECT_EQ(Spec("zm").storage("storage", StorageType::f16), StorageType::f16);
 }
 
 TEST(Spec, ANumberOutOfRangeOrWithOtherTextIsRefused) {

@@ -32,7 +32,7 @@ TEST(Workspace, ReleasingThePromptKeepsWhatDecodingNeeds) {
   (void)w.floats(Workspace::partial_sum, 1000);
   const std::size_t decode = w.bytes();
   (void)w.floats(Workspace::queries, 50'000);
-  (void)w.floats(Workspace::row_lse, 50'000);
+  (void)w.floats(Workspace::columns, 50'000);
   (void)w.floats(Workspace::lanes, 50'000);
   w.release_prompt();
   EXPECT_EQ(w.bytes(), decode);

@@ -71,7 +71,7 @@ TYPED_TEST(Element16, RoundsToNearestAndTiesToEven) {
 }
 
 TYPED_TEST(Element16, TheLargestStorableValueRoundsToAFiniteOneAndTwiceItDoesNot) {
-  const float most = largest_storable(element_of<TypeParam>);
+  const float most = largest_storable(storage_of<TypeParam>);
   EXPECT_EQ(static_cast<double>(to_f32(from_f32<TypeParam>(most))), test::format_of<TypeParam>().largest);
   EXPECT_FALSE(std::isfinite(to_f32(from_f32<TypeParam>(most * 1.001f))));
   EXPECT_FALSE(std::isfinite(to_f32(from_f32<TypeParam>(HUGE_VALF))));

@@ -7,6 +7,8 @@
 
 #include "support/isa.hpp"
 #include "support/kernel_rows.hpp"
+#include "support/random.hpp"
+#include "support/rounding.hpp"
 
 namespace zeromerge {
 namespace {

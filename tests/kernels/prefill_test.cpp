@@ -11,10 +11,10 @@
 namespace zeromerge {
 namespace {
 
-using test::PackedKeys;
-using test::PackedQueries;
-using test::PackedValues;
+using test::Queries;
 using test::Random;
+using test::StoredKeys;
+using test::StoredValues;
 
 class PrefillKernels : public test::EachIsa {};
 
@@ -56,14 +56,14 @@ TEST_P(PrefillKernels, ProductEqualsTheSumsOfProducts) {
 template <class K, class V>
 struct Block {
   Random random;
-  std::size_t count, n, dim;
+  std::size_t count, n, dim, row_size;
   double softcap;
-  PackedKeys<K> keys;
-  PackedValues<V> values;
-  PackedQueries q;
+  StoredKeys<K> keys;
+  StoredValues<V> values;
+  Queries q;
+  std::vector<float> bias, scaled, sink;
   std::vector<std::size_t> limit;
   std::vector<float> memory;
-  std::vector<float> lse;
 
   Block(std::size_t rows, std::size_t group, std::size_t entries, std::size_t head_dim, bool biased,
         double cap)
@@ -71,44 +71,87 @@ struct Block {
         count(rows),
         n(entries),
         dim(head_dim),
+        row_size(test::padded(head_dim)),
         softcap(cap),
-        keys(random, n, dim, biased),
+        keys(random, n, dim),
         values(random, n, dim),
         q(random, count, dim),
-        lse(count, std::nanf("")) {
+        scaled(q.scaled()) {
+    if (biased) bias = test::normals(random, n);
+    bias.resize(biased ? test::padded(n) : 0);
     const std::size_t tokens = (rows + group - 1) / group;
     for (std::size_t r = 0; r < rows; ++r) limit.push_back(n - std::min(n - 1, tokens - 1 - r / group));
   }
 
-  kernels::PrefillRows rows() const { return {q.rows.data(), q.stride, count, limit.data()}; }
+  kernels::PrefillRows rows() const {
+    return {scaled.data(),
+            q.stride,
+            count,
+            limit.data(),
+            bias.empty() ? nullptr : bias.data(),
+            sink.empty() ? nullptr : sink.data(),
+            static_cast<float>(softcap)};
+  }
   kernels::PrefillScratch scratch() {
-    const std::size_t wide = std::max(2 * keys.pairs, values.row_size) * kernels::kKeyBlock;
+    const std::size_t wide = std::max(test::padded(dim), row_size) * kernels::kKeyBlock;
     const std::size_t logits = kernels::kRowBlock * kernels::kKeyBlock;
-    memory.assign(wide + logits + 2 * kernels::kRowBlock, std::nanf(""));
+    const std::size_t stride = (n + 63) / 64 * 64 + 16;
+    memory.assign(wide + logits + 2 * kernels::kRowBlock + count * stride, std::nanf(""));
     float* p = memory.data();
-    return {p, p + wide, p + wide + logits, p + wide + logits + kernels::kRowBlock};
+    float* sums = p + wide + logits;
+    return {p, p + wide, sums, sums + kernels::kRowBlock, sums + 2 * kernels::kRowBlock, stride};
   }
   test::Attention expected(std::size_t r) const {
-    return test::expected_row(q.row(r), keys, values, limit[r], softcap);
+    test::Attention a = test::expected_row(q.row(r), keys, values, bias, limit[r], softcap);
+    if (sink.empty()) return a;
+    // One more logit in the sum.
+    const double s = static_cast<double>(sink[r]) * std::log(2.0);
+    const double factor = 1.0 / (1.0 + std::exp(s - a.lse));
+    for (double& x : a.out) x *= factor;
+    for (double& x : a.probability) x *= factor;
+    return a;
   }
 };
 
 template <class K, class V>
 void check_attend(std::size_t rows, std::size_t group, std::size_t n, std::size_t dim, bool biased,
-                  double softcap) {
+                  double softcap, bool sinks = false) {
   SCOPED_TRACE(testing::Message() << "rows " << rows << " group " << group << " n " << n << " dim " << dim
-                                  << " softcap " << softcap << (biased ? " biased" : ""));
+                                  << " softcap " << softcap << (biased ? " biased" : "")
+                                  << (sinks ? " sinks" : ""));
   Block<K, V> block(rows, group, n, dim, biased, softcap);
-  const std::size_t row_size = block.values.row_size;
-  std::vector<float> out(rows * row_size, std::nanf(""));
-  kernels::attend_rows(block.rows(), block.keys.view(), block.values.rows.data(), row_size,
-                       static_cast<float>(softcap), block.scratch(), out.data(), block.lse.data());
+  if (sinks) block.sink = test::normals(block.random, rows, 2.0);
+  const auto keys = block.keys.rows.view();
+  const auto values = block.values.rows.view();
+  std::vector<float> weight(rows);
+  for (float& w : weight) w = static_cast<float>(block.random.uniform());
+  std::vector<float> out(rows * block.row_size, std::nanf(""));
+  std::vector<float> again = out;
+  std::vector<float> sum(test::padded(n), 0.25f);
+  std::vector<float> most(test::padded(n), 0.25f);
+  kernels::attend_rows(block.rows(), kernels::wide(keys), kernels::wide(values), block.scratch(), out.data());
+  kernels::attend_rows_with_columns(block.rows(), weight.data(), kernels::ColumnStatistic::sum,
+                                    kernels::wide(keys), kernels::wide(values), block.scratch(), again.data(),
+                                    sum.data());
+  kernels::attend_rows_with_columns(block.rows(), weight.data(), kernels::ColumnStatistic::maximum,
+                                    kernels::wide(keys), kernels::wide(values), block.scratch(), again.data(),
+                                    most.data());
+  std::vector<double> expected_sum(n, 0.25), expected_most(n, 0.25);
   for (std::size_t r = 0; r < rows; ++r) {
     const test::Attention expected = block.expected(r);
-    ASSERT_NEAR(block.lse[r], expected.lse, 1e-5) << "row " << r;
-    for (std::size_t d = 0; d < row_size; ++d)
-      ASSERT_NEAR(out[r * row_size + d], d < dim ? expected.out[d] : 0.0, 1e-5)
-          << "row " << r << " dim " << d;
+    for (std::size_t d = 0; d < dim; ++d) {
+      ASSERT_NEAR(out[r * block.row_size + d], expected.out[d], 1e-5) << "row " << r << " dim " << d;
+      ASSERT_NEAR(again[r * block.row_size + d], expected.out[d], 1e-5) << "row " << r << " dim " << d;
+    }
+    for (std::size_t j = 0; j < block.limit[r]; ++j) {
+      const double x = static_cast<double>(weight[r]) * expected.probability[j];
+      expected_sum[j] += x;
+      expected_most[j] = std::max(expected_most[j], x);
+    }
+  }
+  for (std::size_t j = 0; j < n; ++j) {
+    ASSERT_NEAR(sum[j], expected_sum[j], 1e-5 * (1.0 + expected_sum[j])) << "entry " << j;
+    ASSERT_NEAR(most[j], expected_most[j], 1e-5) << "entry " << j;
   }
 }
 
@@ -118,47 +161,20 @@ void check_attend() {
     check_attend<K, V>(7, 1, 70, dim, false, 0.0);
   for (const std::size_t n : {1u, 15u, 16u, 17u, 63u, 64u, 65u, 128u, 257u}) {
     check_attend<K, V>(12, 3, n, 64, true, 0.0);
-    check_attend<K, V>(9, 4, n, 24, false, 1.5);
+    check_attend<K, V>(9, 4, n, 24, false, 1.5, true);
   }
   for (const std::size_t group : {1u, 3u, 4u, 8u, 71u}) check_attend<K, V>(71, group, 130, 24, true, 1.5);
-  check_attend<K, V>(kernels::kRowBlock, 1, 300, 5, true, 0.0);
+  check_attend<K, V>(kernels::kRowBlock, 1, 300, 5, true, 0.0, true);
 }
 
-TEST_P(PrefillKernels, RowsAttendToTheEntriesBelowTheirLimit) {
+TEST_P(PrefillKernels, RowsAttendToTheEntriesBelowTheirLimitAndColumnsAddUp) {
   check_attend<float, float>();
   check_attend<f16, f16>();
   check_attend<bf16, bf16>();
+  check_attend<q8, q8>();
+  check_attend<q4, q4>();
   check_attend<f16, float>(9, 3, 65, 64, true, 0.0);
-}
-
-template <class K>
-void check_columns(std::size_t rows, std::size_t group, std::size_t n, std::size_t dim, double softcap) {
-  SCOPED_TRACE(testing::Message() << "rows " << rows << " group " << group << " n " << n << " dim " << dim);
-  Block<K, float> block(rows, group, n, dim, n % 2 == 1, softcap);
-  std::vector<float> weight(rows);
-  for (float& w : weight) w = static_cast<float>(block.random.uniform());
-  std::vector<double> expected(n, 0.25);
-  for (std::size_t r = 0; r < rows; ++r) {
-    const test::Attention row = block.expected(r);
-    block.lse[r] = static_cast<float>(row.lse);
-    for (std::size_t j = 0; j < block.limit[r]; ++j)
-      expected[j] += static_cast<double>(weight[r]) * row.probability[j];
-  }
-  std::vector<float> column(test::padded(n), 0.25f);
-  for (std::size_t first = 0; first < n; first += kernels::kKeyBlock)
-    kernels::column_mass(block.rows(), weight.data(), block.lse.data(), block.keys.view(), first,
-                         test::padded(std::min(kernels::kKeyBlock, n - first)), static_cast<float>(softcap),
-                         block.scratch(), column.data() + first);
-  for (std::size_t j = 0; j < n; ++j)
-    ASSERT_NEAR(column[j], expected[j], 1e-5 * (1.0 + expected[j])) << "entry " << j;
-}
-
-TEST_P(PrefillKernels, ColumnMassAddsWeightedProbabilitiesPerEntry) {
-  for (const std::size_t n : {1u, 16u, 17u, 63u, 64u, 65u, 200u}) {
-    check_columns<float>(30, 3, n, 64, 0.0);
-    check_columns<f16>(30, 1, n, 80, 0.0);
-    check_columns<bf16>(95, 4, n, 5, 2.0);
-  }
+  check_attend<q4, bf16>(9, 3, 97, 64, true, 0.0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Levels, PrefillKernels, testing::ValuesIn(test::available_isas()), test::isa_of);

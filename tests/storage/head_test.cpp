@@ -98,8 +98,8 @@ TYPED_TEST(HeadOf, GrowingAndFittingKeepTheEntriesAndCountTheBytes) {
       expect_same(held(head), before);
       EXPECT_EQ(ledger.held(), head.bytes());
       const std::size_t padded = (entries + 15) / 16 * 16;
-      const std::size_t pairs = (dim + 1) / 2;
-      const std::size_t least = padded * pairs * 2 * sizeof(TypeParam) +
+      const std::size_t pack = kernels::pack_of<TypeParam>;
+      const std::size_t least = padded * ((dim + pack - 1) / pack * pack) * sizeof(TypeParam) +
                                 entries * ((dim + 15) / 16 * 16) * sizeof(TypeParam) + padded * 16;
       EXPECT_GE(head.bytes(), least);
       EXPECT_LT(head.bytes(), least + 6 * Block::kPage);
@@ -159,7 +159,7 @@ TEST(Head, OnlyTheFieldsAskedForTakeMemory) {
   bare.reserve(160);
   EXPECT_EQ(bare.score(), nullptr);
   EXPECT_EQ(bare.mass(), nullptr);
-  EXPECT_EQ(bare.keys().bias, nullptr);
+  EXPECT_EQ(bare.bias(), nullptr);
   Head<f16> scored(64, {true, false}, &ledger);
   scored.reserve(160);
   EXPECT_NE(scored.score(), nullptr);

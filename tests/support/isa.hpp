@@ -12,7 +12,7 @@ namespace zeromerge::test {
 
 inline std::vector<Isa> available_isas() {
   std::vector<Isa> levels;
-  for (const Isa level : {Isa::portable, Isa::avx2, Isa::avx512})
+  for (const Isa level : kIsaLevels)
     if (level <= detected_isa()) levels.push_back(level);
   return levels;
 }

@@ -15,12 +15,16 @@ namespace zeromerge::test {
 // The policy of "zeromerge:<settings>" with these stored types: one composition for every setting keeps
 // compile times low.
 template <class K = float, class V = K>
-AnyZeroMerge<K, V> policy(const std::string& settings) {
-  return detail::read_zeromerge<K, V>(Spec("zeromerge:" + settings));
+using ZeroMergeOf = Policy<DecayedAttention, AnyBudget, AnyMerge, K, V>;
+
+template <class K = float, class V = K>
+ZeroMergeOf<K, V> policy(const std::string& settings) {
+  const AnyZeroMerge any = detail::read_zeromerge(Spec("zeromerge:" + settings));
+  return {any.score, any.budget, any.merge, any.areas, any.bounded};
 }
 
 template <class K = float, class V = K>
-using Cache = KvCache<AnyZeroMerge<K, V>>;
+using Cache = KvCache<ZeroMergeOf<K, V>>;
 
 template <class K = float, class V = K>
 Cache<K, V> make(const std::string& settings, const Geometry& geometry, CacheOptions options = {}) {

@@ -12,7 +12,7 @@
 #include "zeromerge/cache/attend.hpp"
 #include "zeromerge/cache/evict.hpp"
 #include "zeromerge/cache/policy.hpp"
-#include "zeromerge/cache/query_window.hpp"
+#include "zeromerge/cache/prompt.hpp"
 #include "zeromerge/core/check.hpp"
 
 namespace zeromerge {
@@ -35,15 +35,12 @@ class LayerCache {
 
   // `index`: the layer's number in the model (budgets may depend on it).
   LayerCache(LayerContext<P>* context, std::size_t index)
-      : context_(context),
-        index_(index),
-        states_(context->geometry.kv_heads),
-        window_(context->policy.score.tail_rows(), context->geometry.kv_heads, context->geometry.group(),
-                kernels::round_up(context->geometry.head_dim, 16), &context->ledger) {
+      : context_(context), index_(index), states_(context->geometry.kv_heads) {
     const Geometry& g = context->geometry;
+    const P& policy = context->policy;
     heads_.reserve(g.kv_heads);
     for (std::size_t h = 0; h < g.kv_heads; ++h)
-      heads_.emplace_back(g.head_dim, context->policy.fields(), &context->ledger);
+      heads_.emplace_back(g.head_dim, policy.fields(), &context->ledger, policy.key_type, policy.value_type);
   }
 
   // Takes tokens of a prompt: q [tokens][query_heads][head_dim], k and v [tokens][kv_heads][head_dim] (keys
@@ -62,7 +59,6 @@ class LayerCache {
       part.data = out.row(t, 0);
       part.tokens = n;
       take_chunk(q.slice(t, n), k.slice(t, n), v.slice(t, n), part);
-      finish_scores();
       fit_to_budget();
     }
   }
@@ -78,20 +74,18 @@ class LayerCache {
       straighten(context_->policy, heads_[h], states_[h]);
       heads_[h].reserve(heads_[h].size() + k.tokens);
     }
-    finish_scores();
     in_prompt_ = true;
     append(k, v);
   }
 
-  // Ends the prompt: scores its last rows and brings every head to its budget. Implied by the first decode.
-  // Throws Error, with nothing changed, if the budget is impossible for this prompt.
+  // Ends the prompt: brings every head to its budget and its entries into their final form. Implied by the
+  // first decode. Throws Error, with nothing changed, if the budget is impossible for this prompt.
   void finish_prompt() {
     if (!in_prompt_) return;
     (void)divisions(tokens_, false);
-    finish_scores();
     fit_to_budget();
-    window_.clear();
-    rows_since_scores_ = 0;
+    for (auto& head : heads_)
+      if (head.packs_late()) head.settle(head.size());
     context_->workspace->release_prompt();
     in_prompt_ = false;
   }
@@ -108,6 +102,7 @@ class LayerCache {
         detail::add_probabilities(layer, plan, h, context_->policy.score.decay());
         evict_one(context_->policy, heads_[h], states_[h], tokens_);
       }
+      heads_[h].pack();
     });
   }
 
@@ -127,8 +122,7 @@ class LayerCache {
   void clear() noexcept {
     for (auto& head : heads_) head.clear();
     std::fill(states_.begin(), states_.end(), HeadState{});
-    window_.clear();
-    tokens_ = rows_since_scores_ = 0;
+    tokens_ = 0;
     in_prompt_ = true;
   }
 
@@ -141,17 +135,26 @@ class LayerCache {
                        [&](const HeadType& head) { return head.size() == tokens_; });
   }
 
-  // Forgets all but the first `tokens`. Throws Error if entries have been folded. With an exact score the
-  // rows that are forgotten keep their part in it; with a bounded tail they do not.
+  // Forgets all but the first `tokens`. Throws Error if entries have been folded. The queries of tokens that
+  // are forgotten keep their part in the scores.
   void truncate(std::size_t tokens) {
     if (tokens > tokens_) fail("truncate: the layer holds ", tokens_, " tokens, asked to keep ", tokens);
     if (!can_truncate())
       fail("truncate: entries have been folded; the past of ", tokens_, " tokens is no longer there");
     for (auto& head : heads_) head.truncate(tokens);
-    window_.drop_last(tokens_ - tokens);
-    rows_since_scores_ -= std::min(rows_since_scores_, tokens_ - tokens);
     tokens_ = tokens;
     in_prompt_ = true;
+  }
+
+  // Attention sinks as logits of their own: one per query head, which takes part in every softmax and has no
+  // value. [query_heads], or empty for none. Throws Error on another count or values that are not finite.
+  void set_sink_logits(std::span<const float> sinks) {
+    if (!sinks.empty() && sinks.size() != context_->geometry.query_heads)
+      fail("sinks: expected ", context_->geometry.query_heads, " logits, one per query head, got ",
+           sinks.size());
+    for (const float x : sinks)
+      if (!(std::abs(x) < 1e30f)) fail("sinks: a logit of ", x, " is not finite");
+    sinks_.assign(sinks.begin(), sinks.end());
   }
 
   std::size_t tokens() const noexcept { return tokens_; }  // seen so far
@@ -160,14 +163,15 @@ class LayerCache {
   const HeadType& head(std::size_t h) const noexcept { return heads_[h]; }
   const HeadState& state(std::size_t h) const noexcept { return states_[h]; }
   std::size_t bytes() const noexcept {
-    std::size_t sum = window_.bytes();
+    std::size_t sum = 0;
     for (const auto& head : heads_) sum += head.bytes();
     return sum;
   }
 
  private:
   detail::LayerView<HeadType> view() {
-    return {context_->geometry, std::span<HeadType>(heads_), *context_->workspace, context_->executor};
+    return {context_->geometry, std::span<HeadType>(heads_), *context_->workspace, context_->executor,
+            sinks_.empty() ? nullptr : sinks_.data()};
   }
 
   void check(const RowView& q, const RowView& k, const RowView& v, const OutView& out,
@@ -181,10 +185,10 @@ class LayerCache {
     check_storable(k, v);
   }
 
-  static void check_storable(const RowView& k, const RowView& v) {
+  void check_storable(const RowView& k, const RowView& v) const {
     constexpr const char* kWider = "store it as bf16 or f32";
-    detail::check_values("k", k, largest_storable(element_of<typename P::Key>), kWider);
-    detail::check_values("v", v, largest_storable(element_of<typename P::Value>), kWider);
+    detail::check_values("k", k, largest_storable(context_->policy.key_type), kWider);
+    detail::check_values("v", v, largest_storable(context_->policy.value_type), kWider);
   }
 
   // One token's attention, split over heads and segments; then after(layer, plan, head) for every head, in
@@ -192,9 +196,12 @@ class LayerCache {
   template <class After>
   void attend_heads(const RowView& q, const OutView& out, float* lse, const After& after) {
     const auto layer = view();
-    const float* stacked = detail::stack_queries(layer, q);
+    float* stacked = detail::stack_queries(layer, q);
     const auto plan = detail::plan_decode(layer, segment_offset_, row_start_);
     const std::size_t group = context_->geometry.group();
+    heads_[0].keys().visit([&](const auto& keys) {
+      kernels::prepare(stacked, layer.q_stride(), context_->geometry.query_heads, keys);
+    });
     std::size_t entries = 0;
     for (const auto& head : heads_) entries += head.size();
     const bool large = 2 * entries * group * context_->geometry.head_dim >= detail::kDecodeFrom;
@@ -212,53 +219,28 @@ class LayerCache {
 
   // Appends whole tokens behind what is there and attends; the score follows when it is due.
   void take_chunk(const RowView& q, const RowView& k, const RowView& v, const OutView& out) {
-    const std::size_t rows = q.tokens * context_->geometry.query_heads;
     for (std::size_t h = 0; h < heads_.size(); ++h) {
       straighten(context_->policy, heads_[h], states_[h]);
       heads_[h].reserve(heads_[h].size() + q.tokens);
     }
-    const bool tail = context_->policy.score.tail_rows() != 0;
-    if (P::ScoreType::needs_probabilities && tail) window_.reserve(q.tokens);
-    float* lse = context_->workspace->floats(Workspace::row_lse, rows);
     in_prompt_ = true;
     append(k, v);
     const auto layer = view();
     const float* stacked = detail::stack_queries(layer, q);
-    detail::attend_prompt(layer, stacked, q.tokens, out, lse);
-    if constexpr (P::ScoreType::needs_probabilities) {
-      if (tail) {
-        window_.append(stacked, lse, q.tokens);
-        rows_since_scores_ += q.tokens;
-      } else {
-        add_rows(layer, stacked, q.tokens, lse, q.tokens);
-      }
-    }
+    const std::vector<float> weight = row_weights(q.tokens);
+    detail::attend_prompt(layer, stacked, q.tokens, out,
+                          {weight, static_cast<float>(context_->policy.score.weight(q.tokens))});
   }
 
-  // score <- decay^passed * score + the last `rows` query rows, weighted.
-  void add_rows(const detail::LayerView<HeadType>& layer, const float* stacked, std::size_t rows,
-                const float* lse, std::size_t passed) {
-    std::vector<float> weight(rows);
-    for (std::size_t t = 0; t < rows; ++t)
-      weight[t] = static_cast<float>(context_->policy.score.weight(rows - 1 - t));
-    detail::add_columns(layer, stacked, rows, lse, weight,
-                        static_cast<float>(context_->policy.score.weight(passed)));
-  }
-
-  // Bounded tail: counts the rows kept since the last time.
-  void finish_scores() {
-    if constexpr (P::ScoreType::needs_probabilities) {
-      const std::size_t rows = std::min(window_.tokens(), rows_since_scores_);
-      if (rows == 0) return;
-      const auto layer = view();
-      const std::size_t all = rows * context_->geometry.query_heads;
-      float* stacked = context_->workspace->floats(Workspace::queries, all * layer.q_stride());
-      float* lse = context_->workspace->floats(Workspace::row_lse, all);
-      window_.read_last(rows, stacked, lse);
-      add_rows(layer, stacked, rows, lse, rows_since_scores_);
-      window_.drop_last(window_.tokens());
-      rows_since_scores_ = 0;
-    }
+  // What the last rows of a call of `tokens` rows count for the score, the last of them 1; rows before them
+  // do not count.
+  std::vector<float> row_weights(std::size_t tokens) const {
+    if constexpr (!P::ScoreType::needs_probabilities) return {};
+    const auto& score = context_->policy.score;
+    std::vector<float> weight(score.tail_rows() == 0 ? tokens : std::min(tokens, score.tail_rows()));
+    for (std::size_t t = 0; t < weight.size(); ++t)
+      weight[t] = static_cast<float>(score.weight(weight.size() - 1 - t));
+    return weight;
   }
 
   // What every head's capacity is divided into after `tokens` tokens. Throws Error if one is impossible,
@@ -323,16 +305,15 @@ class LayerCache {
     const std::size_t capacity = states_[h].division.capacity;
     const std::size_t most = capacity == kUnlimited ? kUnlimited : capacity + 1;
     if (head.capacity() >= std::min(head.size() + 2, most)) return;
-    head.reserve(std::min(head.size() + 2 + std::clamp<std::size_t>(head.size() / 8, 16, 512), most));
+    head.settle(std::min(head.size() + 2 + std::clamp<std::size_t>(head.size() / 8, 16, 512), most));
   }
 
   LayerContext<P>* context_;
   std::size_t index_;
   std::vector<HeadType> heads_;    // [kv_heads]
   std::vector<HeadState> states_;  // [kv_heads]
-  QueryWindow window_;
+  std::vector<float> sinks_;       // [query_heads] or empty
   std::size_t tokens_ = 0;
-  std::size_t rows_since_scores_ = 0;
   bool in_prompt_ = true;
   std::vector<std::size_t> segment_offset_;
   std::vector<std::size_t> row_start_;

@@ -75,6 +75,8 @@ struct Policy {
   M merge{};
   Areas areas{};
   bool bounded = false;  // compress after every chunk of a prompt: the peak is the budget plus one chunk
+  StorageType key_type = storage_of<K>;  // with any_storage: what to store; else a fact
+  StorageType value_type = storage_of<V>;
 
   EntryFields fields() const noexcept { return {S::needs_probabilities, merge.keeps_mass()}; }
 };

@@ -33,8 +33,7 @@
 namespace zeromerge {
 
 // ZeroMerge with everything that a spec can choose, chosen.
-template <class K, class V>
-using AnyZeroMerge = Policy<DecayedAttention, AnyBudget, AnyMerge, K, V>;
+using AnyZeroMerge = Policy<DecayedAttention, AnyBudget, AnyMerge, any_storage>;
 
 namespace detail {
 
@@ -72,11 +71,9 @@ inline AnyMerge read_merge(const Spec& spec, bool reference) {
   return {ResidualMerge(p)};
 }
 
-template <class K, class V>
-AnyZeroMerge<K, V> read_zeromerge(const Spec& spec) {
+inline AnyZeroMerge read_zeromerge(const Spec& spec) {
   const bool reference = spec.choice("reference", {"0", "1"}, 0) == 1;
-  AnyZeroMerge<K, V> policy{
-      read_score(spec, reference), read_budget(spec), read_merge(spec, reference), {}, false};
+  AnyZeroMerge policy{read_score(spec, reference), read_budget(spec), read_merge(spec, reference)};
   policy.areas.recent = spec.amount("tail", share(reference ? 0.1 : 0.4));
   policy.areas.sinks = spec.whole("sinks", 0, reference ? 0 : 4);
   policy.areas.least = spec.whole("least", 0, 32);
@@ -94,18 +91,13 @@ AnyZeroMerge<K, V> read_zeromerge(const Spec& spec) {
   return policy;
 }
 
-// Calls make(K{}, V{}) for the element types asked for.
-template <class Make>
-auto with_storage(const Spec& spec, Element otherwise, const Make& make) {
-  const Element both = spec.element("storage", otherwise);
-  const Element keys = spec.element("keys", both);
-  const Element values = spec.element("values", both);
-  const auto second = [&](auto k) {
-    return values == Element::f32   ? make(k, float{})
-           : values == Element::f16 ? make(k, f16{})
-                                    : make(k, bf16{});
-  };
-  return keys == Element::f32 ? second(float{}) : keys == Element::f16 ? second(f16{}) : second(bf16{});
+// storage= for both, keys= and values= apart.
+template <class P>
+P stored_as(P policy, const Spec& spec, StorageType otherwise) {
+  const StorageType both = spec.storage("storage", otherwise);
+  policy.key_type = spec.storage("keys", both);
+  policy.value_type = spec.storage("values", both);
+  return policy;
 }
 
 }  // namespace detail
@@ -122,17 +114,15 @@ std::unique_ptr<Cache> make_cache(const std::string& text, const Geometry& geome
   };
   if (spec.name() == "full") {
     spec.allow_only({"storage", "keys", "values"});
-    return detail::with_storage(spec, Element::f16,
-                                [&](auto k, auto v) { return make(Full<decltype(k), decltype(v)>{}); });
+    return make(detail::stored_as(Full<any_storage>{}, spec, StorageType::f16));
   }
   if (spec.name() == "zeromerge") {
     spec.allow_only({"budget",     "tail",    "sinks",     "residual", "alpha", "decay",  "score",
                      "importance", "heads",   "profile",   "floor",    "merge", "update", "metric",
                      "least",      "bounded", "reference", "storage",  "keys",  "values"});
     const bool reference = spec.choice("reference", {"0", "1"}, 0) == 1;
-    return detail::with_storage(spec, reference ? Element::f32 : Element::f16, [&](auto k, auto v) {
-      return make(detail::read_zeromerge<decltype(k), decltype(v)>(spec));
-    });
+    return make(detail::stored_as(detail::read_zeromerge(spec), spec,
+                                  reference ? StorageType::f32 : StorageType::f16));
   }
   fail("policy '", text, "': unknown name '", spec.name(), "'; there are full, zeromerge");
 }

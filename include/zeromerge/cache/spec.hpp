@@ -102,8 +102,9 @@ class Spec {
          " must be a share (5% or 0.05, at most 100%) or a whole count of entries (410)");
   }
 
-  Element element(const char* key, Element otherwise) const {
-    return static_cast<Element>(choice(key, {"f32", "f16", "bf16"}, static_cast<std::size_t>(otherwise)));
+  StorageType storage(const char* key, StorageType otherwise) const {
+    return static_cast<StorageType>(
+        choice(key, {"f32", "f16", "bf16", "q8", "q4"}, static_cast<std::size_t>(otherwise)));
   }
 
  private:

@@ -20,7 +20,7 @@ class Workspace {
   std::size_t bytes_peak() const noexcept { return ledger_.peak(); }
 
   // An uninitialised array of `n` floats; each name is one array, valid until it is asked for again.
-  enum Name { queries, row_lse, lanes, logits, partial_out, partial_sum, kNames };
+  enum Name { queries, lanes, columns, logits, partial_out, partial_sum, kNames };
   float* floats(Name name, std::size_t n) {
     Block& block = blocks_[name];
     if (block.bytes() < n * sizeof(float)) {
@@ -32,7 +32,7 @@ class Workspace {
 
   // Frees what only prompts need.
   void release_prompt() noexcept {
-    for (const Name name : {queries, row_lse, lanes}) blocks_[name].resize(0);
+    for (const Name name : {queries, lanes, columns}) blocks_[name].resize(0);
   }
 
   // Work items are taken by this many lanes at most, each with its own scratch.

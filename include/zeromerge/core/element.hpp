@@ -1,6 +1,6 @@
-// Element types of stored and given rows: f32, f16 (IEEE binary16), bf16. Arithmetic is always in f32; these
-// only convert, rounding to nearest even. The conversions here are the portable ones; kernels use the CPU's
-// own where it has them.
+// Element types of given rows: f32, f16 (IEEE binary16), bf16; and the types in which a cache stores entries:
+// these three, q8 and q4. Arithmetic is always in f32; these only convert, rounding to nearest even. The
+// conversions here are the portable ones; kernels use the CPU's own where it has them.
 #pragma once
 
 #include <bit>
@@ -10,6 +10,7 @@
 namespace zeromerge {
 
 enum class Element : std::uint8_t { f32, f16, bf16 };
+enum class StorageType : std::uint8_t { f32, f16, bf16, q8, q4 };
 
 struct f16 {
   std::uint16_t bits;
@@ -31,9 +32,39 @@ inline constexpr Element element_of<f16> = Element::f16;
 template <>
 inline constexpr Element element_of<bf16> = Element::bf16;
 
-// The largest magnitude that rounds to a finite value of the type: what may be stored.
-constexpr float largest_storable(Element e) noexcept {
-  return e == Element::f16 ? 65519.0f : e == Element::bf16 ? 3.3961e38f : 3.40282347e38f;
+// Quantised storage.
+struct q8 {};  // 8 bits, symmetric: x ~ scale * q with q in [-127, 127], one f32 scale per row
+struct q4 {};  // 4 bits, asymmetric: x ~ minimum + scale * q with q in [0, 15], both f16, shared by 32
+               // values: keys by channel over 32 entries, values by entry over 32 channels. Entries that do
+               // not fill a group of 32 yet are f16.
+
+constexpr const char* storage_name(StorageType s) noexcept {
+  constexpr const char* names[] = {"f32", "f16", "bf16", "q8", "q4"};
+  return names[static_cast<std::size_t>(s)];
+}
+
+template <class T>
+inline constexpr StorageType storage_of = StorageType::f32;
+template <>
+inline constexpr StorageType storage_of<f16> = StorageType::f16;
+template <>
+inline constexpr StorageType storage_of<bf16> = StorageType::bf16;
+template <>
+inline constexpr StorageType storage_of<q8> = StorageType::q8;
+template <>
+inline constexpr StorageType storage_of<q4> = StorageType::q4;
+
+// The largest magnitude that is finite once stored.
+constexpr float largest_storable(StorageType s) noexcept {
+  switch (s) {
+    case StorageType::f16:
+    case StorageType::q4:
+      return 65519.0f;
+    case StorageType::bf16:
+      return 3.3961e38f;
+    default:
+      return 3.40282347e38f;
+  }
 }
 
 inline float to_f32(float x) noexcept { return x; }

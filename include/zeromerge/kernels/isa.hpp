@@ -1,5 +1,6 @@
 // Which instruction set the kernels use: detected once from the CPU, lowered by the environment variable
-// ZEROMERGE_ISA=portable|avx2|avx512 or by set_isa() (tests run every level the CPU has).
+// ZEROMERGE_ISA=portable|avx2|avx512|avx512vnni|avx512bf16 or by set_isa() (tests run every level the CPU
+// has). Each level includes those before it.
 #pragma once
 
 #include <atomic>
@@ -11,10 +12,18 @@
 
 namespace zeromerge {
 
-enum class Isa : int { portable = 0, avx2 = 1, avx512 = 2 };
+enum class Isa : int {
+  portable = 0,    // SSE2 on x86-64, NEON on aarch64, by the compiler's own vectors
+  avx2 = 1,        // AVX2, FMA, F16C
+  avx512 = 2,      // AVX-512 F, BW, DQ, VL
+  avx512vnni = 3,  // and dot products of bytes
+  avx512bf16 = 4   // and dot products of bf16
+};
+inline constexpr Isa kIsaLevels[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512vnni, Isa::avx512bf16};
 
 constexpr const char* isa_name(Isa isa) noexcept {
-  return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "portable";
+  constexpr const char* names[] = {"portable", "avx2", "avx512", "avx512vnni", "avx512bf16"};
+  return names[static_cast<int>(isa)];
 }
 
 // The best level this CPU has.
@@ -22,10 +31,12 @@ inline Isa detected_isa() noexcept {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   // F16C has no name in every compiler's list; every CPU with AVX2 and FMA has it.
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  return avx512 ? Isa::avx512 : avx2 ? Isa::avx2 : Isa::portable;
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return Isa::portable;
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+      !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
+    return Isa::avx2;
+  if (!__builtin_cpu_supports("avx512vnni")) return Isa::avx512;
+  return __builtin_cpu_supports("avx512bf16") ? Isa::avx512bf16 : Isa::avx512vnni;
 #else
   return Isa::portable;
 #endif
@@ -37,7 +48,7 @@ inline Isa isa_from_environment() noexcept {
   const Isa best = detected_isa();
   const char* wish = std::getenv("ZEROMERGE_ISA");
   if (wish == nullptr) return best;
-  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512})
+  for (const Isa isa : kIsaLevels)
     if (std::string_view(wish) == isa_name(isa) && isa <= best) return isa;
   return best;
 }
@@ -57,6 +68,33 @@ inline void set_isa(Isa level) {
   if (level > detected_isa())
     fail("set_isa: this CPU has no ", isa_name(level), "; its best level is ", isa_name(detected_isa()));
   detail::current_isa().store(level, std::memory_order_relaxed);
+}
+
+// What the kernels use of this CPU, and what it would have.
+struct CpuFeatures {
+  Isa used;
+  Isa detected;
+  bool avx2;    // with FMA and F16C
+  bool avx512;  // F, BW, DQ, VL
+  bool vnni;    // byte dot products: q8
+  bool bf16;    // bf16 dot products: bf16 and q4
+
+  // For example "avx512bf16" or "avx2 (of avx512bf16)".
+  std::string text() const {
+    std::string name = isa_name(used);
+    if (used != detected) name += std::string(" (of ") + isa_name(detected) + ")";
+    return name;
+  }
+};
+
+inline CpuFeatures cpu_features() noexcept {
+  const Isa used = isa();
+  return {used,
+          detected_isa(),
+          used >= Isa::avx2,
+          used >= Isa::avx512,
+          used >= Isa::avx512vnni,
+          used >= Isa::avx512bf16};
 }
 
 }  // namespace zeromerge

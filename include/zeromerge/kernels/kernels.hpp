@@ -1,49 +1,60 @@
 // The hot loops: one body per algorithm (cpu/*.inl), compiled once per instruction set, chosen at run time
 // once per call. Nothing here allocates or throws. Arrays that kernels read in whole vectors are padded to 16
-// elements by their owners.
+// elements by their owners; what pads them is never NaN.
 #pragma once
 
 #include "zeromerge/kernels/cpu/region.hpp"
 
 namespace zeromerge::kernels {
 
-inline constexpr std::size_t kKeyBlock = 64;  // entries of a block in prefill
-inline constexpr std::size_t kRowBlock = 96;  // query rows of a block in prefill, at most
-inline constexpr std::size_t kSegment =
-    256;  // entries of a decode segment; a constant, so results never depend on threads
-
-// Keys of one head: `tiles` of tile_size elements each, head_dim rounded up to 2 * pairs; bias padded to
-// whole tiles, or null where no entry has one.
-template <class T>
-struct KeysOf {
-  const T* tiles;
-  std::size_t tile_size;
-  std::size_t pairs;
-  const float* bias;
-};
-
-// Query rows, scaled, stacked; row r sees the entries below limit[r].
+// Query rows, scaled by kLog2E times the attention scale, stacked; row r sees the entries below limit[r].
 struct PrefillRows {
   const float* q;
   std::size_t q_stride;
-  std::size_t count;
+  std::size_t count;         // at most kRowBlock
   const std::size_t* limit;  // [count], each at least 1
+  const float* bias;         // of entries, padded to 16, or null
+  const float* sink;         // [count] in units of log 2: takes part in the softmax without a value; or null
+  float softcap;             // 0: none
 };
 
 // What a block of rows needs beside its output, in floats.
 struct PrefillScratch {
-  float* wide;     // [max(2 * pairs, row_size)][kKeyBlock]
+  float* wide;     // [max(dims, row_size)][kKeyBlock]
   float* logits;   // [kRowBlock][kKeyBlock]
   float* maximum;  // [kRowBlock]
   float* sum;      // [kRowBlock]
+  float* strip;    // with column statistics: [count][strip_stride]
+  std::size_t strip_stride;
 };
+
+// Keys or values that a prefill widens block by block: f32 [size][kKeyBlock] of keys, [n][size] of values.
+struct WideRows {
+  const void* rows;  // KeyTiles or ValueRows
+  void (*widen)(const void* rows, std::size_t first, std::size_t count, float* wide);
+  std::size_t size;
+};
+
+// What a column of attention probabilities is reduced to.
+enum class ColumnStatistic { sum, maximum };
+
+template <int N>
+using Count = std::integral_constant<int, N>;
 
 inline namespace ZEROMERGE_BUILT {
 
 namespace portable {
 #include "zeromerge/kernels/cpu/vec_portable.inl"
 //
+#include "zeromerge/kernels/cpu/products.inl"
+//
 #include "zeromerge/kernels/cpu/decode.inl"
+//
+#include "zeromerge/kernels/cpu/convert_q8.inl"
+#include "zeromerge/kernels/cpu/int4.inl"
+//
+#include "zeromerge/kernels/cpu/decode_int4.inl"
+//
 #include "zeromerge/kernels/cpu/elementwise.inl"
 #include "zeromerge/kernels/cpu/prefill.inl"
 }  // namespace portable
@@ -53,7 +64,15 @@ ZEROMERGE_REGION_BEGIN("avx2,fma,f16c")
 namespace avx2 {
 #include "zeromerge/kernels/cpu/vec_avx2.inl"
 //
+#include "zeromerge/kernels/cpu/products.inl"
+//
 #include "zeromerge/kernels/cpu/decode.inl"
+//
+#include "zeromerge/kernels/cpu/convert_q8.inl"
+#include "zeromerge/kernels/cpu/int4.inl"
+//
+#include "zeromerge/kernels/cpu/decode_int4.inl"
+//
 #include "zeromerge/kernels/cpu/elementwise.inl"
 #include "zeromerge/kernels/cpu/prefill.inl"
 }  // namespace avx2
@@ -63,37 +82,85 @@ ZEROMERGE_REGION_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")
 namespace avx512 {
 #include "zeromerge/kernels/cpu/vec_avx512.inl"
 //
+#include "zeromerge/kernels/cpu/products.inl"
+//
 #include "zeromerge/kernels/cpu/decode.inl"
+//
+#include "zeromerge/kernels/cpu/convert_q8.inl"
+#include "zeromerge/kernels/cpu/int4.inl"
+//
+#include "zeromerge/kernels/cpu/decode_int4.inl"
+//
 #include "zeromerge/kernels/cpu/elementwise.inl"
 #include "zeromerge/kernels/cpu/prefill.inl"
 }  // namespace avx512
 ZEROMERGE_REGION_END
+
+// Only what these instructions change; the rest is AVX-512's.
+ZEROMERGE_REGION_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+namespace avx512vnni {
+#include "zeromerge/kernels/cpu/vec_avx512.inl"
+//
+#include "zeromerge/kernels/cpu/products.inl"
+//
+#include "zeromerge/kernels/cpu/decode.inl"
+#include "zeromerge/kernels/cpu/dot_q8.inl"
+}  // namespace avx512vnni
+ZEROMERGE_REGION_END
+
+ZEROMERGE_REGION_BEGIN("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")
+namespace avx512bf16 {
+#include "zeromerge/kernels/cpu/vec_avx512.inl"
+//
+#include "zeromerge/kernels/cpu/products.inl"
+//
+#include "zeromerge/kernels/cpu/decode.inl"
+#include "zeromerge/kernels/cpu/dot_bf16.inl"
+#include "zeromerge/kernels/cpu/int4_bf16.inl"
+//
+#include "zeromerge/kernels/cpu/decode_int4.inl"
+}  // namespace avx512bf16
+ZEROMERGE_REGION_END
+
 #define ZEROMERGE_DISPATCH(...)     \
   switch (isa()) {                  \
-    case Isa::avx512:               \
-      return avx512::__VA_ARGS__;   \
+    case Isa::portable:             \
+      return portable::__VA_ARGS__; \
     case Isa::avx2:                 \
       return avx2::__VA_ARGS__;     \
     default:                        \
-      return portable::__VA_ARGS__; \
+      return avx512::__VA_ARGS__;   \
   }
+// The best of all for a stored type: q8 has byte products, bf16 and q4 those of bf16.
+#define ZEROMERGE_DISPATCH_TYPE(T, ...)                           \
+  if constexpr (std::is_same_v<T, q8>)                            \
+    if (isa() >= Isa::avx512vnni) return avx512vnni::__VA_ARGS__; \
+  if constexpr (std::is_same_v<T, bf16> || std::is_same_v<T, q4>) \
+    if (isa() >= Isa::avx512bf16) return avx512bf16::__VA_ARGS__; \
+  ZEROMERGE_DISPATCH(__VA_ARGS__)
 #else
 #define ZEROMERGE_DISPATCH(...) return portable::__VA_ARGS__;
+#define ZEROMERGE_DISPATCH_TYPE(T, ...) return portable::__VA_ARGS__;
 #endif
 
 // See cpu/decode.inl.
 template <class T>
-void logits(const float* q, std::size_t q_stride, std::size_t group, const T* keys, std::size_t tile_size,
-            std::size_t pairs, const float* bias, std::size_t tiles, float* out, std::size_t out_stride) {
-  ZEROMERGE_DISPATCH(logits<T>(q, q_stride, group, keys, tile_size, pairs, bias, tiles, out, out_stride))
-}
-inline float exponentials(float* logits, std::size_t n, float& maximum) {
-  ZEROMERGE_DISPATCH(exponentials(logits, n, maximum))
+void prepare(float* rows, std::size_t stride, std::size_t count, const KeyTiles<T>& keys) {
+  ZEROMERGE_DISPATCH_TYPE(T, prepare<T>(rows, stride, count, keys.dims))
 }
 template <class T>
-void weighted_sum(const float* p, std::size_t p_stride, std::size_t group, const T* values,
-                  std::size_t row_size, std::size_t n, float* out) {
-  ZEROMERGE_DISPATCH(weighted_sum<T>(p, p_stride, group, values, row_size, n, out))
+void logits(const float* q, std::size_t q_stride, std::size_t group, const KeyTiles<T>& keys,
+            std::size_t first, std::size_t tiles, float* out, std::size_t out_stride, const void* ahead) {
+  ZEROMERGE_DISPATCH_TYPE(T, logits<T>(q, q_stride, group, keys, first, tiles, out, out_stride, ahead))
+}
+inline float exponentials(float* logits, std::size_t n, const float* scale, float softcap, const float* bias,
+                          float& maximum) {
+  ZEROMERGE_DISPATCH(exponentials(logits, n, scale, softcap, bias, maximum))
+}
+template <class T>
+void weighted_sum(const float* p, std::size_t p_stride, std::size_t group, const ValueRows<T>& values,
+                  std::size_t first, std::size_t n, float* out, const void* ahead) {
+  ZEROMERGE_DISPATCH_TYPE(T, weighted_sum<T>(p, p_stride, group, values, first, n, out, ahead))
 }
 
 // See cpu/prefill.inl.
@@ -102,16 +169,24 @@ inline void product(const float* a, std::size_t lda, const float* b, std::size_t
                     bool accumulate) {
   ZEROMERGE_DISPATCH(product(a, lda, b, ldb, c, ldc, rows, columns, depth, accumulate))
 }
-template <class K, class V>
-void attend_rows(const PrefillRows& rows, const KeysOf<K>& keys, const V* values, std::size_t row_size,
-                 float softcap, PrefillScratch scratch, float* out, float* lse) {
-  ZEROMERGE_DISPATCH(attend_rows<K, V>(rows, keys, values, row_size, softcap, scratch, out, lse))
+template <class T>
+WideRows wide(const KeyTiles<T>& keys) {
+  const auto widen = [] { ZEROMERGE_DISPATCH(widen_any_keys<T>) };
+  return {&keys, widen(), keys.dims};
 }
-template <class K>
-void column_mass(const PrefillRows& rows, const float* weight, const float* lse, const KeysOf<K>& keys,
-                 std::size_t first, std::size_t columns, float softcap, PrefillScratch scratch,
-                 float* column) {
-  ZEROMERGE_DISPATCH(column_mass<K>(rows, weight, lse, keys, first, columns, softcap, scratch, column))
+template <class T>
+WideRows wide(const ValueRows<T>& values) {
+  const auto widen = [] { ZEROMERGE_DISPATCH(widen_any_values<T>) };
+  return {&values, widen(), values.row_size};
+}
+inline void attend_rows(const PrefillRows& rows, const WideRows& keys, const WideRows& values,
+                        PrefillScratch scratch, float* out) {
+  ZEROMERGE_DISPATCH(attend_rows(rows, keys, values, scratch, out))
+}
+inline void attend_rows_with_columns(const PrefillRows& rows, const float* weight, ColumnStatistic statistic,
+                                     const WideRows& keys, const WideRows& values, PrefillScratch scratch,
+                                     float* out, float* column) {
+  ZEROMERGE_DISPATCH(attend_rows_with_columns(rows, weight, statistic, keys, values, scratch, out, column))
 }
 
 // See cpu/elementwise.inl.
@@ -133,6 +208,7 @@ inline void decay_and_add(float* score, std::size_t n, float decay, const float*
 inline float dot(const float* x, const float* y, std::size_t n) { ZEROMERGE_DISPATCH(dot(x, y, n)) }
 
 #undef ZEROMERGE_DISPATCH
+#undef ZEROMERGE_DISPATCH_TYPE
 
 }  // namespace ZEROMERGE_BUILT
 }  // namespace zeromerge::kernels

@@ -10,9 +10,12 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "zeromerge/core/element.hpp"
+#include "zeromerge/core/geometry.hpp"
 #include "zeromerge/kernels/isa.hpp"
+#include "zeromerge/kernels/layout.hpp"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -49,13 +52,3 @@
 #define ZEROMERGE_JOIN_(a, b, c) a##_##b##_##c
 #define ZEROMERGE_JOIN(a, b, c) ZEROMERGE_JOIN_(a, b, c)
 #define ZEROMERGE_BUILT ZEROMERGE_JOIN(built, ZEROMERGE_BUILT_CPU, ZEROMERGE_BUILT_MATH)
-
-namespace zeromerge::kernels {
-
-inline constexpr std::size_t kTile = 16;    // entries of a key tile
-inline constexpr float kMasked = -3.0e38f;  // a logit whose exp is exactly 0
-constexpr std::size_t round_up(std::size_t n, std::size_t unit) noexcept {
-  return (n + unit - 1) / unit * unit;
-}
-
-}  // namespace zeromerge::kernels

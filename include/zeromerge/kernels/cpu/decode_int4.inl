@@ -1,0 +1,48 @@
+// logits and weighted_sum of q4: whole groups, then the f16 window behind them. Its queries are ready as f32
+// rows, which both need.
+
+template <>
+inline void logits<q4>(const float* q, std::size_t q_stride, std::size_t group, const KeyTiles<q4>& keys,
+                       std::size_t first, std::size_t tiles, float* out, std::size_t out_stride,
+                       const void* ahead) {
+  const std::size_t end = first + tiles * kTile;
+  const std::size_t packed = std::min(std::max(keys.packed, first), end);
+  const std::size_t bytes = KeyTiles<q4>::group_bytes(keys.dims);
+  for (std::size_t j = first; j < packed; j += kGroup) {
+    const unsigned char* at = keys.group(j / kGroup);
+    in_fours(group, [&](auto count, std::size_t g) {
+      const char* next = g == 0 && ahead != nullptr
+                             ? static_cast<const char*>(ahead) + (j - first) / kGroup * bytes
+                             : reinterpret_cast<const char*>(at);
+      int4_logits<decltype(count)::value>(q + g * q_stride, q_stride, keys, at,
+                                          out + g * out_stride + (j - first), out_stride, next);
+    });
+  }
+  if (packed < end)
+    logits<f16>(q, q_stride, group, keys.window, packed - keys.packed, (end - packed) / kTile,
+                out + (packed - first), out_stride, nullptr);
+}
+
+template <>
+inline void weighted_sum<q4>(const float* p, std::size_t p_stride, std::size_t group,
+                             const ValueRows<q4>& values, std::size_t first, std::size_t n, float* out,
+                             const void* ahead) {
+  const std::size_t packed = std::min(std::max(values.packed, first), first + n) - first;
+  const char* next = static_cast<const char*>(ahead);
+  if (packed != 0)
+    in_fours(group, [&](auto count, std::size_t g) {
+      for (std::size_t s = 0; s < ValueRows<q4>::scale_groups(values.row_size); ++s)
+        int4_outputs<decltype(count)::value>(
+            p + g * p_stride, p_stride, values, first, packed, s, out + g * values.row_size,
+            g == 0 && next != nullptr ? next : reinterpret_cast<const char*>(values.tile(first / kTile)));
+    });
+  if (packed == n) return;
+  if (packed == 0)
+    return weighted_sum<f16>(p, p_stride, group, values.window, first - values.packed, n, out, ahead);
+  alignas(64) float rest[kMaxHeadDim];
+  for (std::size_t g = 0; g < group; ++g) {
+    weighted_sum<f16>(p + packed + g * p_stride, p_stride, 1, values.window, 0, n - packed, rest, nullptr);
+    for (std::size_t d = 0; d < values.row_size; d += 16)
+      store(out + g * values.row_size + d, add(load(out + g * values.row_size + d), load(rest + d)));
+  }
+}

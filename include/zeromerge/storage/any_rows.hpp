@@ -1,0 +1,104 @@
+// Rows whose stored type is chosen at run time: one choice per call, never per element.
+#pragma once
+
+#include <cstddef>
+#include <type_traits>
+#include <variant>
+
+#include "zeromerge/storage/keys.hpp"
+#include "zeromerge/storage/packed_rows.hpp"
+#include "zeromerge/storage/values.hpp"
+
+namespace zeromerge {
+
+// In place of a stored type: any of them, by StorageType.
+struct any_storage {};
+template <>
+inline constexpr StorageType storage_of<any_storage> = StorageType::f16;  // unless told otherwise
+
+namespace detail {
+
+template <template <class> class Rows>
+class AnyRows {
+ public:
+  AnyRows(std::size_t head_dim, ByteLedger* ledger, StorageType type) : rows_(make(head_dim, ledger, type)) {}
+
+  std::size_t bytes() const noexcept {
+    return std::visit([](const auto& r) { return r.bytes(); }, rows_);
+  }
+  template <class F>
+  decltype(auto) visit(const F& f) const {
+    return std::visit([&](const auto& r) { return f(r.view()); }, rows_);
+  }
+  void resize(std::size_t rows) {
+    std::visit([&](auto& r) { r.resize(rows); }, rows_);
+  }
+  bool packs_late() const noexcept {
+    return std::visit([](const auto& r) { return r.packs_late(); }, rows_);
+  }
+  void settle(std::size_t size, std::size_t rows) {
+    std::visit([&](auto& r) { r.settle(size, rows); }, rows_);
+  }
+  void pack(std::size_t size) noexcept {
+    std::visit([&](auto& r) { r.pack(size); }, rows_);
+  }
+  void read(std::size_t slot, float* out) const noexcept {
+    std::visit([&](const auto& r) { r.read(slot, out); }, rows_);
+  }
+  void write(std::size_t slot, const float* row) noexcept {
+    std::visit([&](auto& r) { r.write(slot, row); }, rows_);
+  }
+  void copy(const AnyRows& other, std::size_t from, std::size_t to) noexcept {
+    std::visit([&](auto& r) { r.copy(same(r, other), from, to); }, rows_);
+  }
+  void exchange(std::size_t a, std::size_t b) noexcept {
+    std::visit([&](auto& r) { r.exchange(a, b); }, rows_);
+  }
+  void truncate(std::size_t size) noexcept {
+    std::visit([&](auto& r) { r.truncate(size); }, rows_);
+  }
+  void clear() noexcept {
+    std::visit([](auto& r) { r.clear(); }, rows_);
+  }
+  void swap(AnyRows& other) noexcept { rows_.swap(other.rows_); }
+
+ private:
+  using Variant = std::variant<Rows<float>, Rows<f16>, Rows<bf16>, Rows<q8>, Rows<q4>>;
+
+  static Variant make(std::size_t head_dim, ByteLedger* ledger, StorageType type) {
+    switch (type) {
+      case StorageType::f32:
+        return Rows<float>(head_dim, ledger);
+      case StorageType::bf16:
+        return Rows<bf16>(head_dim, ledger);
+      case StorageType::q8:
+        return Rows<q8>(head_dim, ledger);
+      case StorageType::q4:
+        return Rows<q4>(head_dim, ledger);
+      default:
+        return Rows<f16>(head_dim, ledger);
+    }
+  }
+  // The heads of a cache store alike.
+  template <class R>
+  static const R& same(const R&, const AnyRows& other) noexcept {
+    return *std::get_if<R>(&other.rows_);
+  }
+
+  Variant rows_;
+};
+
+}  // namespace detail
+
+template <>
+class Keys<any_storage> : public detail::AnyRows<Keys> {
+ public:
+  using AnyRows::AnyRows;
+};
+template <>
+class Values<any_storage> : public detail::AnyRows<Values> {
+ public:
+  using AnyRows::AnyRows;
+};
+
+}  // namespace zeromerge

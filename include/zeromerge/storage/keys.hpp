@@ -1,0 +1,114 @@
+// Keys of one head in tiles of 16 entries (kernels/layout.hpp): f32, f16, bf16, and q8 with a scale per
+// entry.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+
+#include "zeromerge/kernels/kernels.hpp"
+#include "zeromerge/memory/block.hpp"
+#include "zeromerge/storage/codec_q8.hpp"
+
+namespace zeromerge {
+
+// What a head asks of its keys and, with the same names, of its values (Values): rows by slot, read and
+// written as f32. Rows that are not written yet are never NaN.
+template <class T>
+class Keys {
+ public:
+  using View = kernels::KeyTiles<T>;
+
+  Keys(std::size_t head_dim, ByteLedger* ledger, StorageType = storage_of<T>)
+      : head_dim_(head_dim),
+        dims_(kernels::round_up(head_dim, kernels::pack_of<T>)),
+        tiles_(ledger),
+        scale_(ledger) {}
+
+  std::size_t bytes() const noexcept { return tiles_.bytes() + scale_.bytes(); }
+  View view() const noexcept { return {data(), dims_, scale()}; }
+
+  // Calls f with the view: where the type is known at run time only, f is instantiated for each.
+  template <class F>
+  decltype(auto) visit(const F& f) const {
+    return f(view());
+  }
+
+  // Room for exactly `rows`; what fits in both sizes stays.
+  void resize(std::size_t rows) {
+    const std::size_t padded = kernels::round_up(rows, kernels::kTile);
+    if constexpr (std::is_same_v<T, q8>) scale_.resize(padded * sizeof(float));
+    tiles_.resize(padded * dims_ * sizeof(Stored));
+  }
+  bool packs_late() const noexcept { return false; }
+  void settle(std::size_t, std::size_t rows) { resize(rows); }  // see PackedRows
+  void pack(std::size_t) noexcept {}
+
+  void read(std::size_t slot, float* out) const noexcept {
+    Stored column[kMaxHeadDim];
+    for (std::size_t d = 0; d < head_dim_; ++d) column[d] = data()[place(slot, d)];
+    if constexpr (std::is_same_v<T, q8>)
+      detail::decode_q8(column, head_dim_, scale()[slot], out);
+    else
+      kernels::widen(column, head_dim_, 1.0f, out);
+  }
+
+  void write(std::size_t slot, const float* k) noexcept {
+    Stored column[kMaxHeadDim + 4];
+    if constexpr (std::is_same_v<T, q8>) {
+      scale()[slot] = detail::encode_q8(k, head_dim_, column);
+      for (std::size_t d = head_dim_; d < dims_; ++d) column[d] = detail::kZeroQ8;
+    } else {
+      kernels::narrow(k, head_dim_, column);
+      for (std::size_t d = head_dim_; d < dims_; ++d) column[d] = from_f32<T>(0.0f);
+    }
+    for (std::size_t d = 0; d < dims_; ++d) data()[place(slot, d)] = column[d];
+  }
+
+  // One element, where rows are stored as plain numbers.
+  float at(std::size_t slot, std::size_t d) const noexcept { return to_f32(data()[place(slot, d)]); }
+
+  // As it is stored, bit for bit.
+  void copy(const Keys& other, std::size_t from, std::size_t to) noexcept {
+    const Stored* source = other.data() + place(from, 0);
+    Stored* target = data() + place(to, 0);
+    constexpr std::size_t kPack = kernels::pack_of<T>;
+    for (std::size_t d = 0; d < dims_;
+         d += kPack, source += kernels::kTile * kPack, target += kernels::kTile * kPack)
+      std::copy_n(source, kPack, target);
+    if constexpr (std::is_same_v<T, q8>) scale()[to] = other.scale()[from];
+  }
+
+  void exchange(std::size_t a, std::size_t b) noexcept {
+    for (std::size_t d = 0; d < dims_; ++d) std::swap(data()[place(a, d)], data()[place(b, d)]);
+    if constexpr (std::is_same_v<T, q8>) std::swap(scale()[a], scale()[b]);
+  }
+
+  void truncate(std::size_t) noexcept {}
+  void clear() noexcept {
+    tiles_.resize(0);
+    scale_.resize(0);
+  }
+  void swap(Keys& other) noexcept {
+    tiles_.swap(other.tiles_);
+    scale_.swap(other.scale_);
+  }
+
+ private:
+  using Stored = kernels::stored<T>;
+  Stored* data() const noexcept { return reinterpret_cast<Stored*>(tiles_.data()); }
+  float* scale() const noexcept { return reinterpret_cast<float*>(scale_.data()); }
+
+  std::size_t place(std::size_t slot, std::size_t d) const noexcept {
+    constexpr std::size_t kPack = kernels::pack_of<T>;
+    return slot / kernels::kTile * kernels::kTile * dims_ + d / kPack * kernels::kTile * kPack +
+           slot % kernels::kTile * kPack + d % kPack;
+  }
+
+  std::size_t head_dim_;
+  std::size_t dims_;
+  Block tiles_;  // [rows / 16][dims / pack][16][pack]
+  Block scale_;  // q8: [rows padded to 16]
+};
+
+}  // namespace zeromerge

@@ -1,0 +1,123 @@
+// Rows in groups of 32 that are quantised together (q4). New rows are f16 in a window behind the groups until
+// 32 of them fill one, so nothing is rounded twice on its way in. During a prompt everything new waits in the
+// window; settle() packs it.
+#pragma once
+
+#include <cstddef>
+#include <utility>
+
+#include "zeromerge/storage/codec_q4.hpp"
+#include "zeromerge/storage/keys.hpp"
+#include "zeromerge/storage/values.hpp"
+
+namespace zeromerge::detail {
+
+template <class Codec, class Window>
+class PackedRows {
+ public:
+  using View = typename Codec::View;
+
+  PackedRows(std::size_t head_dim, ByteLedger* ledger, StorageType = StorageType::q4)
+      : head_dim_(head_dim), codec_(head_dim), groups_(ledger), window_(head_dim, ledger) {}
+
+  std::size_t bytes() const noexcept { return groups_.bytes() + window_.bytes(); }
+  View view() const noexcept { return codec_.view(groups_.data(), packed_, window_); }
+  template <class F>
+  decltype(auto) visit(const F& f) const {
+    return f(view());
+  }
+
+  bool packs_late() const noexcept { return true; }
+
+  // Room for `rows`, all that are not packed in the window.
+  void resize(std::size_t rows) { window_.resize(rows > packed_ ? rows - packed_ : 0); }
+
+  // Packs every whole group of the first `size` rows, and leaves room for `rows` of which at most 32 wait in
+  // the window. Throws std::bad_alloc with nothing changed that matters.
+  void settle(std::size_t size, std::size_t rows) {
+    groups_.resize(std::max(rows / kernels::kGroup * kernels::kGroup, packed_) / kernels::kGroup *
+                   codec_.group_bytes());
+    pack(size);
+    window_.resize(kernels::kGroup);
+  }
+
+  // The same without taking or giving memory: room for the groups has been made.
+  void pack(std::size_t size) noexcept {
+    const std::size_t begin = packed_;
+    for (; size >= packed_ + kernels::kGroup; packed_ += kernels::kGroup)
+      codec_.write_group(group(packed_), window_, packed_ - begin);
+    for (std::size_t j = packed_; begin != packed_ && j < size; ++j)
+      window_.copy(window_, j - begin, j - packed_);
+  }
+
+  void read(std::size_t slot, float* out) const noexcept {
+    if (slot < packed_)
+      codec_.read(group(slot), slot % kernels::kGroup, out);
+    else
+      window_.read(slot - packed_, out);
+  }
+  void write(std::size_t slot, const float* row) noexcept {
+    if (slot < packed_)
+      codec_.write(group(slot), slot % kernels::kGroup, row);
+    else
+      window_.write(slot - packed_, row);
+  }
+  void copy(const PackedRows& other, std::size_t from, std::size_t to) noexcept {
+    if (from >= other.packed_ && to >= packed_)
+      return window_.copy(other.window_, from - other.packed_, to - packed_);
+    float row[kMaxHeadDim];
+    other.read(from, row);
+    write(to, row);
+  }
+  void exchange(std::size_t a, std::size_t b) noexcept {
+    float x[kMaxHeadDim];
+    float y[kMaxHeadDim];
+    read(a, x);
+    read(b, y);
+    write(a, y);
+    write(b, x);
+  }
+
+  // Rows from `size` on are forgotten; a group that is cut goes on as a group.
+  void truncate(std::size_t size) noexcept {
+    packed_ = std::min(packed_, kernels::round_up(size, kernels::kGroup));
+  }
+  void clear() noexcept {
+    packed_ = 0;
+    groups_.resize(0);
+    window_.clear();
+  }
+  void swap(PackedRows& other) noexcept {
+    std::swap(packed_, other.packed_);
+    groups_.swap(other.groups_);
+    window_.swap(other.window_);
+  }
+
+ private:
+  char* group(std::size_t slot) const noexcept {
+    return groups_.data() + slot / kernels::kGroup * codec_.group_bytes();
+  }
+
+  std::size_t head_dim_;
+  Codec codec_;
+  std::size_t packed_ = 0;  // rows in groups
+  Block groups_;
+  Window window_;  // the rows behind them
+};
+
+}  // namespace zeromerge::detail
+
+namespace zeromerge {
+
+template <>
+class Keys<q4> : public detail::PackedRows<detail::KeyCodec4, Keys<f16>> {
+ public:
+  using PackedRows::PackedRows;
+};
+template <>
+class Values<q4> : public detail::PackedRows<detail::ValueCodec4, Values<f16>> {
+ public:
+  using PackedRows::PackedRows;
+};
+
+}  // namespace zeromerge

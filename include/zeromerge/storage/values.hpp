@@ -1,0 +1,109 @@
+// Values of one head row by row (kernels/layout.hpp): f32, f16, bf16, and q8 with a scale per entry.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+
+#include "zeromerge/kernels/kernels.hpp"
+#include "zeromerge/memory/block.hpp"
+#include "zeromerge/storage/codec_q8.hpp"
+
+namespace zeromerge {
+
+// The same calls as Keys.
+template <class T>
+class Values {
+ public:
+  using View = kernels::ValueRows<T>;
+
+  Values(std::size_t head_dim, ByteLedger* ledger, StorageType = storage_of<T>)
+      : head_dim_(head_dim),
+        row_size_(kernels::round_up(head_dim, kernels::kTile)),
+        rows_(ledger),
+        scale_(ledger) {}
+
+  std::size_t bytes() const noexcept { return rows_.bytes() + scale_.bytes(); }
+  View view() const noexcept { return {data(), row_size_, scale()}; }
+  template <class F>
+  decltype(auto) visit(const F& f) const {
+    return f(view());
+  }
+
+  void resize(std::size_t rows) {
+    if constexpr (std::is_same_v<T, q8>)
+      scale_.resize(kernels::round_up(rows, kernels::kTile) * sizeof(float));
+    rows_.resize(kernels::round_up(rows, kPack) * row_size_ * sizeof(Stored));
+  }
+  bool packs_late() const noexcept { return false; }
+  void settle(std::size_t, std::size_t rows) { resize(rows); }
+  void pack(std::size_t) noexcept {}
+
+  void read(std::size_t slot, float* out) const noexcept {
+    if constexpr (kPack == 1) {
+      kernels::widen(data() + slot * row_size_, head_dim_, 1.0f, out);
+    } else {
+      Stored row[kMaxHeadDim];
+      for (std::size_t d = 0; d < head_dim_; ++d) row[d] = data()[place(slot, d)];
+      if constexpr (std::is_same_v<T, q8>)
+        detail::decode_q8(row, head_dim_, scale()[slot], out);
+      else
+        kernels::widen(row, head_dim_, 1.0f, out);
+    }
+  }
+
+  void write(std::size_t slot, const float* v) noexcept {
+    Stored row[kMaxHeadDim];
+    if constexpr (std::is_same_v<T, q8>) {
+      scale()[slot] = detail::encode_q8(v, head_dim_, row);
+      std::fill(row + head_dim_, row + row_size_, detail::kZeroQ8);
+    } else {
+      kernels::narrow(v, head_dim_, row);
+      std::fill(row + head_dim_, row + row_size_, from_f32<T>(0.0f));
+    }
+    for (std::size_t d = 0; d < row_size_; ++d) data()[place(slot, d)] = row[d];
+  }
+
+  // One element, where rows are stored as plain numbers.
+  float at(std::size_t slot, std::size_t d) const noexcept { return to_f32(data()[place(slot, d)]); }
+
+  // As it is stored, bit for bit.
+  void copy(const Values& other, std::size_t from, std::size_t to) noexcept {
+    if constexpr (kPack == 1)
+      std::copy_n(other.data() + from * row_size_, row_size_, data() + to * row_size_);
+    else
+      for (std::size_t d = 0; d < row_size_; ++d) data()[place(to, d)] = other.data()[place(from, d)];
+    if constexpr (std::is_same_v<T, q8>) scale()[to] = other.scale()[from];
+  }
+
+  void exchange(std::size_t a, std::size_t b) noexcept {
+    for (std::size_t d = 0; d < row_size_; ++d) std::swap(data()[place(a, d)], data()[place(b, d)]);
+    if constexpr (std::is_same_v<T, q8>) std::swap(scale()[a], scale()[b]);
+  }
+
+  void truncate(std::size_t) noexcept {}
+  void clear() noexcept {
+    rows_.resize(0);
+    scale_.resize(0);
+  }
+  void swap(Values& other) noexcept {
+    rows_.swap(other.rows_);
+    scale_.swap(other.scale_);
+  }
+
+ private:
+  using Stored = kernels::stored<T>;
+  static constexpr std::size_t kPack = kernels::pack_of<T>;
+  Stored* data() const noexcept { return reinterpret_cast<Stored*>(rows_.data()); }
+  float* scale() const noexcept { return reinterpret_cast<float*>(scale_.data()); }
+  std::size_t place(std::size_t slot, std::size_t d) const noexcept {
+    return slot / kPack * kPack * row_size_ + d * kPack + slot % kPack;
+  }
+
+  std::size_t head_dim_;
+  std::size_t row_size_;
+  Block rows_;   // [rows / pack][row_size][pack]
+  Block scale_;  // q8: [rows padded to 16]
+};
+
+}  // namespace zeromerge
