@@ -42,3 +42,5 @@ build_packages=(g++ cmake ninja-build git ca-certificates python3 python3-pip li
   libcli11-dev)
 # What the tests need besides.
 test_packages=(clang)
+# What the benches need besides.
+bench_packages=(libbenchmark-dev)
