@@ -47,6 +47,7 @@ TEST(Isa, EveryLevelHasAName) {
   EXPECT_STREQ(isa_name(Isa::portable), "portable");
   EXPECT_STREQ(isa_name(Isa::avx2), "avx2");
   EXPECT_STREQ(isa_name(Isa::avx512), "avx512");
+  EXPECT_STREQ(isa_name(static_cast<Isa>(99)), "unknown level");
 }
 
 }  // namespace

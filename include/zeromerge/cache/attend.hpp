@@ -110,8 +110,8 @@ DecodePlan<H> plan_decode(const LayerView<H>& layer, std::vector<std::size_t>& o
           sums,   sums + parts};
 }
 
-// One segment of one head: logits become 2^(logit - maximum), the output is not yet divided by the sum. While
-// keys are multiplied the segment's values are fetched, and then the next segment's keys.
+// One segment of one head: logits become 2^(logit - maximum), the output is not yet divided by the sum. Each
+// product fetches its own rows a little ahead, and at its end the beginning of what the next one reads.
 template <class H>
 void attend_segment(const LayerView<H>& layer, const DecodePlan<H>& plan, const float* q, std::size_t h,
                     std::size_t segment) noexcept {

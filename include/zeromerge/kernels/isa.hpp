@@ -4,7 +4,9 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdlib>
+#include <iterator>
 #include <string>
 #include <string_view>
 
@@ -23,7 +25,8 @@ inline constexpr Isa kIsaLevels[] = {Isa::portable, Isa::avx2, Isa::avx512, Isa:
 
 constexpr const char* isa_name(Isa isa) noexcept {
   constexpr const char* names[] = {"portable", "avx2", "avx512", "avx512vnni", "avx512bf16"};
-  return names[static_cast<int>(isa)];
+  const auto i = static_cast<std::size_t>(isa);
+  return i < std::size(names) ? names[i] : "unknown level";
 }
 
 // The best level this CPU has.

@@ -17,6 +17,7 @@ struct DotBf16 {
     part[0] = (__m512bh)_mm512_loadu_si512(at);
   }
   static ZEROMERGE_INLINE Sum none() { return zero(); }
+  static ZEROMERGE_INLINE Sum plus(Sum x, Sum y) { return add(x, y); }
   static ZEROMERGE_INLINE Sum step(Sum sum, Part part, const Factor* f) { return dot_pairs(part, f, sum); }
   static ZEROMERGE_INLINE Vec finish(Sum sum, const Factor*, std::size_t) { return sum; }
 };

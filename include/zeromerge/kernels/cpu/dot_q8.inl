@@ -9,6 +9,7 @@ struct DotQ8 {
   static constexpr int kParts = 1;
   static ZEROMERGE_INLINE void load(const Stored* at, Part* part) { part[0] = _mm512_loadu_si512(at); }
   static ZEROMERGE_INLINE Sum none() { return _mm512_setzero_si512(); }
+  static ZEROMERGE_INLINE Sum plus(Sum x, Sum y) { return _mm512_add_epi32(x, y); }
   static ZEROMERGE_INLINE Sum step(Sum sum, Part part, const Factor* f) {
     asm("vpdpbusd {%2%{1to16%}, %1, %0|%0, %1, %2%{1to16%}}" : "+v"(sum) : "v"(part), "m"(*f));
     return sum;

@@ -17,6 +17,7 @@ struct Convert {
   static constexpr int kParts = kPack;
   static ZEROMERGE_INLINE void load(const Stored* at, Part* part) { load_pack<T>(at, part); }
   static ZEROMERGE_INLINE Sum none() { return zero(); }
+  static ZEROMERGE_INLINE Sum plus(Sum x, Sum y) { return add(x, y); }
   static ZEROMERGE_INLINE Sum step(Sum sum, Part part, const Factor* f) {
     return fma_broadcast(part, f, sum);
   }
@@ -37,71 +38,92 @@ ZEROMERGE_INLINE void in_fours(std::size_t group, const Run& run) {
   if (group - g == 1) run(Count<1>{}, g);
 }
 
-// out[g][t * 16 + slot] = sum over steps of factors[g] * keys[t], for Tiles tiles.
-template <class Op, int G, int Tiles>
+// out[g][t * 16 + slot] = sum over steps of factors[g] * keys[t], for Tiles tiles. Each tile has Sets sums,
+// so that enough of them are in flight; steps is a multiple of Sets.
+template <class Op, int G, int Tiles, int Sets>
 ZEROMERGE_INLINE void dot_tiles(const typename Op::Factor* q, std::size_t q_stride,
                                 const typename Op::Stored* keys, std::size_t tile_size, std::size_t steps,
                                 float* out, std::size_t out_stride, const char* ahead) {
   constexpr std::size_t kStepBytes = 16 * Op::kPack * sizeof(typename Op::Stored);
-  typename Op::Sum sum[G][Tiles];
+  typename Op::Sum sum[Sets][G][Tiles];
   ZEROMERGE_UNROLL
-  for (int g = 0; g < G; ++g) {
-    ZEROMERGE_UNROLL
-    for (int t = 0; t < Tiles; ++t) sum[g][t] = Op::none();
-  }
-  for (std::size_t i = 0; i < steps; ++i) {
-    typename Op::Part part[Tiles][Op::kParts];
-    ZEROMERGE_UNROLL
-    for (int t = 0; t < Tiles; ++t)
-      Op::load(keys + static_cast<std::size_t>(t) * tile_size + i * 16 * Op::kPack, part[t]);
-    ZEROMERGE_UNROLL
-    for (std::size_t line = 0; line < Tiles * kStepBytes; line += 64)
-      prefetch(ahead + i * Tiles * kStepBytes + line);
+  for (int s = 0; s < Sets; ++s) {
     ZEROMERGE_UNROLL
     for (int g = 0; g < G; ++g) {
       ZEROMERGE_UNROLL
-      for (int p = 0; p < Op::kParts; ++p) {
-        const typename Op::Factor* f = q + static_cast<std::size_t>(g) * q_stride + i * Op::kParts + p;
+      for (int t = 0; t < Tiles; ++t) sum[s][g][t] = Op::none();
+    }
+  }
+  for (std::size_t i = 0; i < steps; i += Sets) {
+    ZEROMERGE_UNROLL
+    for (std::size_t line = 0; line < Tiles * Sets * kStepBytes; line += 64)
+      prefetch(ahead + i * Tiles * kStepBytes + line);
+    ZEROMERGE_UNROLL
+    for (std::size_t s = 0; s < Sets; ++s) {
+      typename Op::Part part[Tiles][Op::kParts];
+      ZEROMERGE_UNROLL
+      for (int t = 0; t < Tiles; ++t)
+        Op::load(keys + static_cast<std::size_t>(t) * tile_size + (i + s) * 16 * Op::kPack, part[t]);
+      ZEROMERGE_UNROLL
+      for (int g = 0; g < G; ++g) {
         ZEROMERGE_UNROLL
-        for (int t = 0; t < Tiles; ++t) sum[g][t] = Op::step(sum[g][t], part[t][p], f);
+        for (int p = 0; p < Op::kParts; ++p) {
+          const typename Op::Factor* f =
+              q + static_cast<std::size_t>(g) * q_stride + (i + s) * Op::kParts + p;
+          ZEROMERGE_UNROLL
+          for (int t = 0; t < Tiles; ++t) sum[s][g][t] = Op::step(sum[s][g][t], part[t][p], f);
+        }
       }
     }
   }
   ZEROMERGE_UNROLL
   for (int g = 0; g < G; ++g) {
     ZEROMERGE_UNROLL
-    for (int t = 0; t < Tiles; ++t)
+    for (int t = 0; t < Tiles; ++t) {
+      ZEROMERGE_UNROLL
+      for (int s = 1; s < Sets; ++s) sum[0][g][t] = Op::plus(sum[0][g][t], sum[s][g][t]);
       store(out + static_cast<std::size_t>(g) * out_stride + t * 16,
-            Op::finish(sum[g][t], q + static_cast<std::size_t>(g) * q_stride, q_stride));
+            Op::finish(sum[0][g][t], q + static_cast<std::size_t>(g) * q_stride, q_stride));
+    }
   }
 }
 
+// One pass over `tiles` tiles; what follows them is asked for at `after`.
 template <class Op, int G>
 inline void dot_group(const typename Op::Factor* q, std::size_t q_stride, const typename Op::Stored* keys,
                       std::size_t tile_size, std::size_t steps, std::size_t tiles, float* out,
-                      std::size_t out_stride, const char* ahead) {
-  constexpr int kTiles = power_of_two_below(kSums / G);
+                      std::size_t out_stride, const char* after) {
+  constexpr int kTiles = std::min(2, power_of_two_below(kSums / G));
+  constexpr int kSets = std::min(2, power_of_two_below(kSums / G / kTiles));
+  const char* own = reinterpret_cast<const char*>(keys);
   const std::size_t bytes = tile_size * sizeof(typename Op::Stored);
   std::size_t t = 0;
   for (; t + kTiles <= tiles; t += kTiles)
-    dot_tiles<Op, G, kTiles>(q, q_stride, keys + t * tile_size, tile_size, steps, out + t * 16, out_stride,
-                             ahead + t * bytes);
+    dot_tiles<Op, G, kTiles, kSets>(q, q_stride, keys + t * tile_size, tile_size, steps, out + t * 16,
+                                    out_stride, t + kTiles < tiles ? own + (t + kTiles) * bytes : after);
   for (; t < tiles; ++t)
-    dot_tiles<Op, G, 1>(q, q_stride, keys + t * tile_size, tile_size, steps, out + t * 16, out_stride,
-                        ahead + t * bytes);
+    dot_tiles<Op, G, 1, kSets>(q, q_stride, keys + t * tile_size, tile_size, steps, out + t * 16, out_stride,
+                               t + 1 < tiles ? own + (t + 1) * bytes : after);
 }
 
-// All rows; what is asked for ahead is asked for once.
+// All rows over all tiles; more rows than registers hold pass over two tiles at a time, which the first cache
+// keeps.
 template <class Op>
 inline void dot_rows(const typename Op::Factor* q, std::size_t q_stride, std::size_t group,
                      const typename Op::Stored* keys, std::size_t tile_size, std::size_t steps,
-                     std::size_t tiles, float* out, std::size_t out_stride, const char* ahead) {
-  const char* again = reinterpret_cast<const char*>(keys);
-  in_fours(group, [&](auto count, std::size_t g) {
-    dot_group<Op, decltype(count)::value>(q + g * q_stride, q_stride, keys, tile_size, steps, tiles,
-                                          out + g * out_stride, out_stride,
-                                          g == 0 && ahead != nullptr ? ahead : again);
-  });
+                     std::size_t tiles, float* out, std::size_t out_stride, const char* after) {
+  const std::size_t block = group <= 4 ? tiles : 2;
+  for (std::size_t t = 0; t < tiles; t += block) {
+    const std::size_t count = std::min(block, tiles - t);
+    const auto* at = keys + t * tile_size;
+    const char* own = reinterpret_cast<const char*>(at);
+    const char* next = t + count < tiles ? reinterpret_cast<const char*>(at + count * tile_size) : after;
+    in_fours(group, [&](auto rows, std::size_t g) {
+      dot_group<Op, decltype(rows)::value>(q + g * q_stride, q_stride, at, tile_size, steps, count,
+                                           out + g * out_stride + t * 16, out_stride,
+                                           g == 0 && next != nullptr ? next : own);
+    });
+  }
 }
 
 // out[g][0 .. 16 * N) (+)= sum over steps of factors[g] * values[step][0 .. 16 * N).
@@ -110,6 +132,7 @@ ZEROMERGE_INLINE void weigh_columns(const typename Op::Factor* p, std::size_t p_
                                     const typename Op::Stored* values, std::size_t step_size,
                                     std::size_t steps, float* out, std::size_t out_stride, bool first,
                                     const char* ahead, std::size_t ahead_step) {
+  constexpr std::size_t kBytes = 16 * N * Op::kPack * sizeof(typename Op::Stored);
   typename Op::Sum sum[G][N];
   ZEROMERGE_UNROLL
   for (int g = 0; g < G; ++g) {
@@ -117,7 +140,8 @@ ZEROMERGE_INLINE void weigh_columns(const typename Op::Factor* p, std::size_t p_
     for (int c = 0; c < N; ++c) sum[g][c] = Op::none();
   }
   for (std::size_t i = 0; i < steps; ++i) {
-    for (std::size_t line = 0; line < ahead_step; line += 64) prefetch(ahead + i * ahead_step + line);
+    ZEROMERGE_UNROLL
+    for (std::size_t line = 0; line < kBytes; line += 64) prefetch(ahead + i * ahead_step + line);
     ZEROMERGE_UNROLL
     for (int c = 0; c < N; ++c) {
       typename Op::Part part[Op::kParts];
@@ -149,25 +173,29 @@ ZEROMERGE_INLINE void weigh_strips(std::size_t& c, const typename Op::Factor* p,
                                    std::size_t ahead_step) {
   for (; c + 16 * N <= row_size; c += 16 * N)
     weigh_columns<Op, G, N>(p, p_stride, values + c * Op::kPack, row_size * Op::kPack, steps, out + c,
-                            out_stride, first, ahead, c == 0 ? ahead_step : 0);
+                            out_stride, first, ahead + c * Op::kPack * sizeof(typename Op::Stored),
+                            ahead_step);
   if constexpr (N > 1)
     weigh_strips<Op, G, N / 2>(c, p, p_stride, values, row_size, steps, out, out_stride, first, ahead,
                                ahead_step);
 }
 
-// Rows are taken in blocks small enough to stay in the first cache while the column strips pass over them.
+// Rows are taken in blocks small enough to stay in the first cache while the column strips pass over them,
+// and long enough that the next block, asked for meanwhile, arrives in time.
 template <class Op, int G>
 inline void weigh_group(const typename Op::Factor* p, std::size_t p_stride, const typename Op::Stored* values,
                         std::size_t row_size, std::size_t steps, float* out, std::size_t out_stride,
                         const char* ahead) {
   const std::size_t step_bytes = row_size * Op::kPack * sizeof(typename Op::Stored);
-  const std::size_t block = std::max<std::size_t>(8, 16384 / step_bytes);
+  const std::size_t block = std::max<std::size_t>(8, 4096 / step_bytes);
+  const char* own = reinterpret_cast<const char*>(values);
+  const char* after = ahead != nullptr ? ahead : own;
   for (std::size_t i = 0; i < steps; i += block) {
     std::size_t c = 0;
     weigh_strips<Op, G, power_of_two_below(kWide / G)>(
         c, p + i * Op::kParts, p_stride, values + i * row_size * Op::kPack, row_size,
-        std::min(block, steps - i), out, out_stride, i == 0, ahead + i * step_bytes,
-        ahead != nullptr ? step_bytes : 0);
+        std::min(block, steps - i), out, out_stride, i == 0,
+        i + block < steps ? own + (i + block) * step_bytes : after, step_bytes);
   }
 }
 
