@@ -1,0 +1,69 @@
+#include "support/harness.hpp"
+
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <stdexcept>
+
+#include "support/report.hpp"
+
+namespace bench {
+namespace {
+
+// Takes each repetition's time and prints nothing.
+class Collector : public benchmark::BenchmarkReporter {
+ public:
+  explicit Collector(std::size_t contenders) : seconds_(contenders) {}
+  bool ReportContext(const Context&) override { return true; }
+  void ReportRuns(const std::vector<Run>& runs) override {
+    for (const Run& run : runs) {
+      if (run.run_type != Run::RT_Iteration) continue;
+      const auto number = static_cast<std::size_t>(std::stoul(run.run_name.function_name));
+      seconds_[number].push_back(run.real_accumulated_time / static_cast<double>(run.iterations));
+    }
+  }
+  Timing timing(std::size_t contender) const {
+    const auto& s = seconds_[contender];
+    if (s.empty()) throw std::runtime_error("a contender was not timed");
+    return {median(s), *std::min_element(s.begin(), s.end()), *std::max_element(s.begin(), s.end())};
+  }
+
+ private:
+  std::vector<std::vector<double>> seconds_;
+};
+
+void initialise() {
+  static const bool done = [] {
+    char name[] = "bench", interleaved[] = "--benchmark_enable_random_interleaving=true";
+    char* arguments[] = {name, interleaved, nullptr};
+    int count = 2;
+    benchmark::Initialize(&count, arguments);
+    return true;
+  }();
+  (void)done;
+}
+
+}  // namespace
+
+std::vector<Timing> measure(const std::vector<Contender>& contenders, const Effort& effort) {
+  initialise();
+  for (std::size_t i = 0; i < contenders.size(); ++i) {
+    contenders[i].step();
+    benchmark::RegisterBenchmark(std::to_string(i).c_str(),
+                                 [&step = contenders[i].step](benchmark::State& state) {
+                                   for (auto _ : state) step();
+                                 })
+        ->Repetitions(effort.repetitions)
+        ->MinTime(effort.seconds)
+        ->UseRealTime();
+  }
+  Collector collector(contenders.size());
+  benchmark::RunSpecifiedBenchmarks(&collector);
+  benchmark::ClearRegisteredBenchmarks();
+  std::vector<Timing> timings;
+  for (std::size_t i = 0; i < contenders.size(); ++i) timings.push_back(collector.timing(i));
+  return timings;
+}
+
+}  // namespace bench
