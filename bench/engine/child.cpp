@@ -56,9 +56,10 @@ Child::Child(Child&& other) noexcept
 
 // It has nothing left to do that would be worth waiting for.
 Child::~Child() {
+  // Before the end of its input, at which a rival may take its leave at length.
+  if (process_ > 0) kill(process_, SIGTERM);
   if (socket_ >= 0) close(socket_);
   if (process_ <= 0) return;
-  kill(process_, SIGTERM);
   while (waitpid(process_, nullptr, 0) < 0 && errno == EINTR) {
   }
 }

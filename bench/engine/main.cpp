@@ -44,6 +44,11 @@ void add_notes(Report& report, const Options& options) {
   report.note("x its fastest: against the best of llama.cpp's settings measured at that context.");
   report.note(
       "kernel gives: full / llama.cpp flash f16; compression adds: the policy / full; both on the plug-in.");
+  if (!options.rivals.empty())
+    report.note(
+        "Rivals compute the whole prompt, with their own defaults for what the bench does not set; their "
+        "caches "
+        "hold whole blocks.");
   report.note("of empty: of llama.cpp's rate with nothing in its cache, measured in the same turns.");
 }
 
