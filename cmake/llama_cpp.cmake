@@ -38,7 +38,7 @@ option(GGML_NATIVE "ggml: compile for this machine's CPU" ON)
 # Compiled for this machine's CPU, but without two faults that cost llama.cpp its speed or its life, for everything
 # measured beside it would look faster than it is:
 # - With AVX512-FP16 ggml steps through f16 vectors by 128 and leaves heads of 64 to a scalar loop: flash attention over f16
-#   cells then runs at 4.2 instead of 8.0 tokens/s (SmolLM2-135M, 8K). Heads of 128 have not been measured.
+#   cells then runs at 4.2 instead of 8.0 tokens/s (SmolLM2-135M, 8K, AMX off in both). Heads of 128 were not measured.
 # - With AMX and GCC before 13.3 the first prompt ends in an illegal instruction (gcc_tile_config.h). AMX itself must stay: a
 #   token at an empty context takes half the time with it.
 set(ZEROMERGE_LLAMA_CPU_OPTIONS "")

@@ -23,11 +23,14 @@ std::vector<Contender> with_others(std::vector<Contender> contenders, const Opti
   empty.name = kEmpty;
   empty.empty = true;
   contenders.insert(contenders.begin(), empty);
-  for (const std::string& rival : options.rivals) {
-    Contender contender{rival.substr(0, rival.find('=')), "", empty.job, "", false};
-    contender.command = rival.substr(rival.find('=') + 1);
-    contenders.push_back(std::move(contender));
-  }
+  const auto add_rivals = [&](const std::vector<std::string>& rivals, bool nothing_held) {
+    for (const std::string& rival : rivals) {
+      const std::size_t equals = rival.find('=');
+      contenders.push_back({rival.substr(0, equals), "", empty.job, rival.substr(equals + 1), nothing_held});
+    }
+  };
+  add_rivals(options.empty_rivals, true);
+  add_rivals(options.rivals, false);
   return contenders;
 }
 
@@ -48,7 +51,9 @@ void add_notes(Report& report, const Options& options) {
     report.note(
         "Rivals compute the whole prompt, with their own defaults for what the bench does not set; their "
         "caches "
-        "hold whole blocks.");
+        "hold whole blocks. Their model's own work differs from llama.cpp's: what a cache costs is ms less "
+        "the ms of "
+        "the same program with an empty context.");
   report.note("of empty: of llama.cpp's rate with nothing in its cache, measured in the same turns.");
 }
 

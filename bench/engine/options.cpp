@@ -107,6 +107,9 @@ void declare_engine(CLI::App& app, Options& options, std::string& depth) {
   app.add_option("--rival", options.rivals, "a program that answers as bench/engine/child.hpp says")
       ->check(rival())
       ->type_name("NAME=COMMAND");
+  app.add_option("--empty-rival", options.empty_rivals, "the same with nothing in its cache: its own limit")
+      ->check(rival())
+      ->type_name("NAME=COMMAND");
 }
 
 template <class T>

@@ -21,6 +21,7 @@ struct Options {
   std::vector<std::string> policies;                        // besides full and zeromerge at its budgets
   std::vector<std::string> settings;                        // of plain llama.cpp, besides flash-f16
   std::vector<std::string> rivals;                          // NAME=COMMAND, see child.hpp
+  std::vector<std::string> empty_rivals;                    // NAME=COMMAND, with nothing in the cache
   std::int32_t predict = 16;                                // decode steps timed at once
   std::int32_t repetitions = 5;
   std::int32_t threads = 1;

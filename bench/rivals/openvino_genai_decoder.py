@@ -1,7 +1,8 @@
 """OpenVINO GenAI as a contender of the engine bench: speaks the lines of bench/engine/child.hpp.
 
-  openvino_genai_decoder.py [ENTRIES]    with cache eviction to so many entries; without: the full cache
+  openvino_genai_decoder.py [--entries N] [--precision f32]
 """
+import argparse
 import json
 import os
 import sys
@@ -34,25 +35,28 @@ def scheduler(genai, entries, cells):
 
 
 class Decoder:
-    def __init__(self, request, entries):
+    def __init__(self, request, entries, precision):
         import numpy
         import openvino
         import openvino_genai as genai
 
         job, context = request["job"], request["context"]
+        self.empty = request["empty"]
         if context > LONGEST_PROMPT:
             raise UsageError(f"--contexts: OpenVINO GenAI takes prompts of up to {LONGEST_PROMPT} tokens here, not {context}")
         self.tokens = context
         self.entries = entries
         self.config = scheduler(genai, entries, job["ctx"])
-        self.pipeline = genai.ContinuousBatchingPipeline(
-            job["model"], self.config, "CPU", {"INFERENCE_NUM_THREADS": job["threads"], "KV_CACHE_PRECISION": "f16"}
-        )
+        properties = {"INFERENCE_NUM_THREADS": job["threads"], "KV_CACHE_PRECISION": "f16"}
+        if precision:
+            properties["INFERENCE_PRECISION_HINT"] = precision
+        self.pipeline = genai.ContinuousBatchingPipeline(job["model"], self.config, "CPU", properties)
         generation = genai.GenerationConfig()
         generation.max_new_tokens = job["ctx"] + 1  # never reached: the bursts end before
         generation.ignore_eos = True
         generation.do_sample = False
-        prompt = numpy.array([job["prompt"][:context]], dtype=numpy.int64)
+        # "Empty" begins with one token and grows by the bursts: too little to be felt.
+        prompt = numpy.array([job["prompt"][: max(context, 1)]], dtype=numpy.int64)
         self.handle = self.pipeline.add_request(0, openvino.Tensor(prompt), generation)
         while not self.new_tokens():
             self.pipeline.step()
@@ -78,6 +82,8 @@ class Decoder:
     # Its cache in whole blocks, so a few entries more than asked for. What exceeds the budget goes within the first
     # steps after the prompt.
     def statistics(self):
+        if self.empty:
+            return {"tokens": 0}
         for _ in range(SETTLE):
             self.pipeline.step()
         self.new_tokens()
@@ -95,7 +101,10 @@ class Decoder:
 
 
 def main():
-    entries = int(sys.argv[1]) if len(sys.argv) > 1 else None
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--entries", type=int, help="evict to so many; without: the full cache")
+    parser.add_argument("--precision", help="of the computation, by OpenVINO's name; without: its own choice")
+    options = parser.parse_args()
     # Whatever the libraries print must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -104,7 +113,7 @@ def main():
         request = json.loads(line)
         try:
             if "job" in request:
-                decoder = Decoder(request, entries)
+                decoder = Decoder(request, options.entries, options.precision)
             answer = decoder.burst(request["burst"]) if "burst" in request else decoder.statistics()
         except UsageError as error:
             answer = {"error": str(error), "usage": True}
