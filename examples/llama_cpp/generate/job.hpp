@@ -27,13 +27,15 @@ struct Job {
   std::string model;
   std::string policy;  // empty: without the plug-in
   bool reclaim = false;
-  bool flash = true;     // flash attention, f16 accumulators in llama.cpp's own
-  bool fastest = false;  // plain llama.cpp: flash attention off, K q8_0, V f16
-  bool stream = false;   // text to stdout as it comes
+  bool flash = true;               // flash attention, f16 accumulators in llama.cpp's own
+  std::string key_type = "f16";    // of llama.cpp's cells, by ggml's name
+  std::string value_type = "f16";  // other than f16 only with flash attention
+  bool stream = false;             // text to stdout as it comes
   bool warnings = false;
   std::int32_t threads = 1;  // decode
   std::int32_t prompt_threads = 1;
   std::int32_t ctx = 0;
+  std::int32_t sequences = 1;  // that may share the cells
   std::int32_t predict = 0;
   std::string prompt_file;                 // inspect
   std::vector<std::int32_t> prompt;        // the others
@@ -41,8 +43,8 @@ struct Job {
   std::string logits_file;                 // reference writes, compare reads: float32 [predict][vocabulary]
   std::string output_file;                 // expand
 };
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Job, task, label, model, policy, reclaim, flash, fastest, stream, warnings,
-                                   threads, prompt_threads, ctx, predict, prompt_file, prompt, continuation,
-                                   logits_file, output_file)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Job, task, label, model, policy, reclaim, flash, key_type, value_type,
+                                   stream, warnings, threads, prompt_threads, ctx, sequences, predict,
+                                   prompt_file, prompt, continuation, logits_file, output_file)
 
 }  // namespace generate

@@ -19,6 +19,14 @@ void log_line(ggml_log_level level, const char* text, void*) {
   if (shown) std::fputs(text, stderr);
 }
 
+ggml_type type_named(const std::string& name) {
+  for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
+    const auto type = static_cast<ggml_type>(i);
+    if (const char* its = ggml_type_name(type); its != nullptr && name == its) return type;
+  }
+  throw std::runtime_error("ggml has no type " + name);
+}
+
 llama_context_params context_parameters(const Job& job) {
   llama_context_params parameters = llama_context_default_params();
   parameters.n_ctx = static_cast<std::uint32_t>(job.ctx);
@@ -27,8 +35,10 @@ llama_context_params context_parameters(const Job& job) {
   parameters.n_threads = job.threads;
   parameters.n_threads_batch = job.prompt_threads;
   parameters.flash_attn_type = job.flash ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
-  parameters.type_k = job.fastest ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
-  parameters.type_v = GGML_TYPE_F16;
+  parameters.type_k = type_named(job.key_type);
+  parameters.type_v = type_named(job.value_type);
+  parameters.n_seq_max = static_cast<std::uint32_t>(job.sequences);
+  parameters.kv_unified = job.sequences > 1;
   return parameters;
 }
 
@@ -83,6 +93,10 @@ bool Model::ends_generation(llama_token token) const {
 
 std::size_t Model::vocabulary() const {
   return static_cast<std::size_t>(llama_vocab_n_tokens(llama_model_get_vocab(model_.get())));
+}
+
+std::size_t Model::kv_heads() const {
+  return static_cast<std::size_t>(std::max(llama_model_n_head_kv(model_.get()), 1));
 }
 
 Session::Session(const Model& model, const Job& job)

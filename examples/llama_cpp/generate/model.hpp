@@ -28,6 +28,7 @@ class Model {
   std::string piece(llama_token token) const;
   bool ends_generation(llama_token token) const;
   std::size_t vocabulary() const;
+  std::size_t kv_heads() const;  // of a layer
 
  private:
   struct Free {
@@ -48,6 +49,11 @@ class Session {
   std::span<const float> logits() const;
 
   std::uint64_t cell_bytes() const;
+
+  // For a past that comes by other ways than feed(): the context, and how many tokens it holds now.
+  llama_context* context() const { return context_.get(); }
+  void set_position(llama_pos position) { position_ = position; }
+  llama_pos position() const { return position_; }
 
  private:
   struct Free {

@@ -2,35 +2,17 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
-#include <fstream>
 #include <thread>
 
+#include "generate/checks.hpp"
 #include "generate/error.hpp"
-#include "generate/process.hpp"
 
 namespace generate {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kModelName = "SmolLM2-135M-Instruct.Q4_1.gguf";
 constexpr const char* kDefaultPrompt = "The printing press changed Europe because";
-constexpr std::int32_t kMostThreads = 512;  // ggml's own limit
-
-// A whole number in [low, high]; the message names the value and what would do.
-CLI::Validator whole_number(std::int32_t low, std::int32_t high, const std::string& example) {
-  return CLI::Validator(
-      [=](std::string& text) -> std::string {
-        std::int32_t value = 0;
-        const char* end = text.data() + text.size();
-        const auto [stop, error] = std::from_chars(text.data(), end, value);
-        if (error == std::errc() && stop == end && value >= low && value <= high) return {};
-        return "\"" + text + "\" is not a whole number from " + std::to_string(low) + " to " +
-               std::to_string(high) + "; give for example " + example;
-      },
-      "");
-}
 
 void declare(CLI::App& app, Options& options, std::string& compare) {
   const std::int32_t most = 1 << 24;
@@ -77,25 +59,6 @@ void declare(CLI::App& app, Options& options, std::string& compare) {
   app.add_option("--plugin", options.plugin, "the plug-in")->type_name("FILE")->capture_default_str();
 }
 
-// Where `examples/run` leaves the model: beside the build's other products, or one folder above, shared by
-// all builds.
-fs::path default_model() {
-  const fs::path beside = executable_path().parent_path() / ".." / "models" / kModelName;
-  const fs::path above = executable_path().parent_path() / ".." / ".." / "models" / kModelName;
-  for (const fs::path& path : {beside, above}) {
-    if (fs::exists(path)) return path.lexically_normal();
-  }
-  return {};
-}
-
-void require_file(const fs::path& path, const std::string& option, const std::string& remedy) {
-  std::error_code error;
-  if (!fs::exists(path, error)) throw UsageError(option + ": no file " + path.string() + "; " + remedy);
-  if (fs::is_directory(path, error))
-    throw UsageError(option + ": " + path.string() + " is a folder; " + remedy);
-  if (!std::ifstream(path)) throw UsageError(option + ": " + path.string() + " cannot be read; " + remedy);
-}
-
 void check_prompt(Options& options, bool prompt_given) {
   if (!options.prompt_file.empty() && prompt_given) {
     throw UsageError("--prompt and --prompt-file were both given; give one of them");
@@ -111,20 +74,8 @@ void check_prompt(Options& options, bool prompt_given) {
   }
 }
 
-// Tried now: a long run must not end with its figures lost. Appending nothing leaves an existing file as it
-// is.
-void check_json(const fs::path& path) {
-  if (path.empty() || std::ofstream(path, std::ios::app)) return;
-  throw UsageError("--json: " + path.string() + " cannot be written; give a file in an existing folder");
-}
-
 void check_files(Options& options, bool prompt_given) {
-  if (options.model.empty()) {
-    throw UsageError(std::string("--model: no model given and no ") + kModelName +
-                     " beside the build; give --model FILE, or let `examples/run` fetch it");
-  }
-  require_file(options.model, "--model", "give a GGUF file, or let `examples/run` fetch the default model");
-  require_file(options.plugin, "--plugin", "build the target ggml-zeromerge, or give --plugin FILE");
+  check_model_and_plugin(options.model, options.plugin);
   if (options.policy.empty())
     throw UsageError("--policy: \"\" is empty; give for example --policy zeromerge:budget=5%");
   check_prompt(options, prompt_given);
@@ -142,8 +93,7 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   options.threads = static_cast<std::int32_t>(
       std::clamp(std::thread::hardware_concurrency(), 1u, static_cast<unsigned>(kMostThreads)));
   options.policy = "zeromerge:budget=5%";
-  options.plugin =
-      (executable_path().parent_path() / ".." / "lib" / "libggml-zeromerge.so").lexically_normal();
+  options.plugin = default_plugin();
   std::string compare = "none";
   declare(app, options, compare);
   try {

@@ -37,17 +37,6 @@ void catch_interrupts() {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaction(signal, &action, nullptr);
 }
 
-// Plain llama.cpp must not see the plug-in; a plug-in run takes its policy from the job alone.
-void set_environment(const Job& job, const fs::path& plugin) {
-  std::vector<std::string> names{"GGML_BACKEND_PATH", "ZEROMERGE_POLICY", "ZEROMERGE_RECLAIM"};
-  for (char** entry = environ; job.policy.empty() && *entry != nullptr; ++entry) {
-    const std::string_view text(*entry);
-    if (text.starts_with("ZEROMERGE_")) names.emplace_back(text.substr(0, text.find('=')));
-  }
-  for (const std::string& name : names) unsetenv(name.c_str());
-  if (!job.policy.empty()) setenv("GGML_BACKEND_PATH", plugin.c_str(), 1);
-}
-
 [[noreturn]] void become_worker(const Job& job, const fs::path& plugin, const fs::path& job_file,
                                 const fs::path& result_file) {
   prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -89,6 +78,18 @@ nlohmann::json read_result(const Job& job, const fs::path& result_file, int stat
 }
 
 }  // namespace
+
+void set_environment(const Job& job, const fs::path& plugin) {
+  std::vector<std::string> names{"GGML_BACKEND_PATH", "ZEROMERGE_POLICY", "ZEROMERGE_RECLAIM"};
+  for (char** entry = environ; job.policy.empty() && *entry != nullptr; ++entry) {
+    const std::string_view text(*entry);
+    if (text.starts_with("ZEROMERGE_")) names.emplace_back(text.substr(0, text.find('=')));
+  }
+  for (const std::string& name : names) unsetenv(name.c_str());
+  if (!job.policy.empty()) setenv("GGML_BACKEND_PATH", plugin.c_str(), 1);
+}
+
+bool is_interrupted() { return interrupted != 0; }
 
 fs::path executable_path() {
   static const fs::path path = fs::read_symlink("/proc/self/exe");

@@ -11,6 +11,13 @@ namespace generate {
 
 std::filesystem::path executable_path();
 
+// For a process that is to run the job: plain llama.cpp must not see the plug-in, and a plug-in run takes its
+// policy from the job alone.
+void set_environment(const Job& job, const std::filesystem::path& plugin);
+
+// Whether a signal has asked this process to end since it made a Scratch.
+bool is_interrupted();
+
 // A folder for this process's files, removed with the object; from its making on, an interrupt ends the child
 // and leaves this process the time to do so.
 class Scratch {

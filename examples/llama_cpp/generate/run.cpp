@@ -105,6 +105,7 @@ void add_memory(json& figures, const Session& session, const std::optional<Plugi
   figures["rss_peak_bytes"] = memory_bytes("VmHWM");
   if (plugin) {
     const zeromerge_statistics statistics = plugin->statistics();
+    figures["entries"] = statistics.entries;
     figures["kv_bytes"] = statistics.kv_bytes;
     figures["kv_bytes_peak"] = statistics.kv_bytes_peak;
     figures["engine_bytes"] = statistics.engine_bytes;

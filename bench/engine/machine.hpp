@@ -1,0 +1,13 @@
+// Where a bench was run.
+#pragma once
+
+#include <cstdint>
+
+#include "support/report.hpp"
+
+namespace bench {
+
+// {"cpu", "cores", "threads", "prompt_threads", "kernels", "llama_cpp": version and flags}
+Json machine_of(std::int32_t threads, std::int32_t prompt_threads);
+
+}  // namespace bench
