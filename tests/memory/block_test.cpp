@@ -31,21 +31,24 @@ TEST(Block, GrowingAndShrinkingKeepTheBytesAndTheLedgerIsExact) {
                                     64,
                                     65,
                                     100,
+                                    Block::kPagesFrom - 1,
+                                    Block::kPagesFrom,
+                                    Block::kPagesFrom + 1,
+                                    5'000'000,
                                     Block::kMapFrom - 1,
                                     Block::kMapFrom,
-                                    Block::kMapFrom + 1,
-                                    5'000'000,
-                                    Block::kMapFrom,
-                                    Block::kMapFrom - 64,
+                                    Block::kMapFrom / 2,
+                                    Block::kPagesFrom,
+                                    Block::kPagesFrom - 64,
                                     70,
                                     1'000'000,
                                     3};
-  for (int i = 0; i < 60; ++i) sizes.push_back(random.between(1, 3 * Block::kMapFrom));
+  for (int i = 0; i < 60; ++i) sizes.push_back(random.between(1, 3 * Block::kPagesFrom));
   for (const std::size_t bytes : sizes) {
     const std::size_t before = block.bytes();
     block.resize(bytes);
     ASSERT_GE(block.bytes(), bytes);
-    ASSERT_LT(block.bytes(), bytes + (bytes >= Block::kMapFrom - 64 ? Block::kPage : Block::kAlignment));
+    ASSERT_LT(block.bytes(), bytes + (bytes >= Block::kPagesFrom - 64 ? Block::kPage : Block::kAlignment));
     ASSERT_EQ(reinterpret_cast<std::uintptr_t>(block.data()) % Block::kAlignment, 0u);
     ASSERT_TRUE(holds(block, std::min(before, block.bytes()))) << before << " to " << bytes;
     ASSERT_EQ(ledger.held(), block.bytes());
@@ -81,7 +84,7 @@ TEST(Block, MovingHandsOverBytesAndLedger) {
 
 TEST(Block, AnImpossibleSizeThrowsAndChangesNothing) {
   ByteLedger ledger;
-  for (const std::size_t held : {std::size_t{0}, std::size_t{640}, 2 * Block::kMapFrom}) {
+  for (const std::size_t held : {std::size_t{0}, std::size_t{640}, 2 * Block::kPagesFrom}) {
     Block block(&ledger);
     block.resize(held);
     fill(block, 0);

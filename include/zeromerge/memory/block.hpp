@@ -1,20 +1,16 @@
-// One block of bytes, 64-byte aligned, counted in a ledger. Large blocks come from the system page by page
-// (Linux), because an allocator may keep what is freed to it: here memory that is given up leaves the process
-// at once, and growing moves page tables instead of bytes.
+// One block of bytes, 64-byte aligned, counted in a ledger. Blocks of many pages come from the system page by
+// page (Linux), the smaller of them through an arena, because an allocator may keep what is freed to it: here
+// memory that is given up leaves the process, and growing a large block moves page tables instead of bytes.
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <new>
 #include <utility>
 
 #include "zeromerge/core/ledger.hpp"
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "zeromerge/memory/arena.hpp"
 
 namespace zeromerge {
 
@@ -22,8 +18,8 @@ class Block {
  public:
   static constexpr std::size_t kAlignment = 64;
   static constexpr std::size_t kPage = 4096;
-  static constexpr std::size_t kMapFrom = 16 * 1024;         // from here on whole pages from the system
-  static constexpr std::size_t kHugePage = 2 * 1024 * 1024;  // from here on aligned to it, and asked for
+  static constexpr std::size_t kPagesFrom = 16 * 1024;      // from here on whole pages, of an arena
+  static constexpr std::size_t kMapFrom = 2 * 1024 * 1024;  // from here on a mapping of its own
 
   Block() = default;
   explicit Block(ByteLedger* ledger) noexcept : ledger_(ledger) {}
@@ -42,21 +38,23 @@ class Block {
   std::size_t bytes() const noexcept { return bytes_; }
 
   // At least `bytes` (rounded up to the unit it is taken in); what fits in both sizes is kept, what is new
-  // reads as 0 or as bytes that were once written. Strong guarantee: on std::bad_alloc nothing has changed.
-  // resize(0) frees.
+  // reads as 0 or as bytes that were once written here. Strong guarantee: on std::bad_alloc nothing has
+  // changed. resize(0) frees.
   void resize(std::size_t bytes) {
     const std::size_t wanted = rounded(bytes);
     if (wanted == bytes_) return;
     if (wanted == 0) return release();
-    if (mapped(wanted) && mapped(bytes_)) return adopt(remap(wanted), wanted);
-    char* fresh = allocate(wanted);
     const std::size_t kept = bytes_ < wanted ? bytes_ : wanted;
-    if (!mapped(wanted)) std::memset(fresh + kept, 0, wanted - kept);  // mapped pages are 0 already
-    if (data_ != nullptr) {
-      std::memcpy(fresh, data_, kept);
-      deallocate(data_, bytes_);
+    char* data = resized(wanted);
+    if (data == nullptr) {
+      data = allocate(wanted);
+      if (data_ != nullptr) {
+        std::memcpy(data, data_, kept);
+        deallocate(data_, bytes_);
+      }
     }
-    adopt(fresh, wanted);
+    if (!mapped(wanted)) std::memset(data + kept, 0, wanted - kept);  // a mapping is 0 already
+    adopt(data, wanted);
   }
 
   void swap(Block& other) noexcept {
@@ -66,7 +64,7 @@ class Block {
   }
 
   static constexpr std::size_t rounded(std::size_t bytes) noexcept {
-    const std::size_t unit = bytes >= kMapFrom ? kPage : kAlignment;
+    const std::size_t unit = bytes >= kPagesFrom ? kPage : kAlignment;
     return (bytes + unit - 1) / unit * unit;
   }
 
@@ -81,66 +79,37 @@ class Block {
 
 #if defined(__linux__)
   static constexpr bool mapped(std::size_t bytes) noexcept { return bytes >= kMapFrom; }
+  static constexpr bool in_arena(std::size_t bytes) noexcept { return bytes >= kPagesFrom && !mapped(bytes); }
 
-  static char* checked(void* address) {
-    if (address == MAP_FAILED) out_of_memory();
-    return static_cast<char*>(address);
+  // This block at another size without copying, or null.
+  char* resized(std::size_t wanted) {
+    if (in_arena(bytes_) && in_arena(wanted))
+      return Arena::shared().resize(data_, bytes_, wanted) ? data_ : nullptr;
+    return mapped(bytes_) && mapped(wanted) ? pages::remap(data_, bytes_, wanted) : nullptr;
   }
-
-  // Addresses for `bytes`, aligned to huge pages, with nothing behind them yet.
-  static char* reserve_aligned(std::size_t bytes) {
-    constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    char* all = checked(mmap(nullptr, bytes + kHugePage, PROT_NONE, kFlags, -1, 0));
-    const std::size_t before = (kHugePage - reinterpret_cast<std::uintptr_t>(all) % kHugePage) % kHugePage;
-    if (before != 0) munmap(all, before);
-    munmap(all + before + bytes, kHugePage - before);
-    return all + before;
-  }
-
-  static char* map(std::size_t bytes) {
-    constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS;
-    if (bytes < kHugePage) return checked(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, kFlags, -1, 0));
-    char* at = reserve_aligned(bytes);
-    checked(mmap(at, bytes, PROT_READ | PROT_WRITE, kFlags | MAP_FIXED, -1, 0));
-    madvise(at, bytes, MADV_HUGEPAGE);
-    return at;
-  }
-
-  // The same pages at a size of `wanted`, elsewhere if they must move.
-  char* remap(std::size_t wanted) {
-    if (wanted < kHugePage) return checked(mremap(data_, bytes_, wanted, MREMAP_MAYMOVE));
-    const bool aligned = reinterpret_cast<std::uintptr_t>(data_) % kHugePage == 0;
-    char* at = data_;
-    if (!aligned || mremap(data_, bytes_, wanted, 0) == MAP_FAILED) {
-      at = reserve_aligned(wanted);
-      if (mremap(data_, bytes_, wanted, MREMAP_MAYMOVE | MREMAP_FIXED, at) == MAP_FAILED) {
-        munmap(at, wanted);
-        out_of_memory();
-      }
-    }
-    madvise(at, wanted, MADV_HUGEPAGE);
-    return at;
-  }
-#else
-  static constexpr bool mapped(std::size_t) noexcept { return false; }
-  static char* map(std::size_t) { return nullptr; }
-  char* remap(std::size_t) { return nullptr; }
-#endif
 
   static char* allocate(std::size_t bytes) {
-    if (mapped(bytes)) return map(bytes);
-    return static_cast<char*>(::operator new(bytes, std::align_val_t(kAlignment)));
+    if (bytes < kPagesFrom) return static_cast<char*>(::operator new(bytes, std::align_val_t(kAlignment)));
+    char* at = mapped(bytes) ? pages::map(bytes) : Arena::shared().take(bytes);
+    if (at == nullptr) out_of_memory();
+    return at;
   }
 
   static void deallocate(char* data, std::size_t bytes) noexcept {
-#if defined(__linux__)
-    if (mapped(bytes)) {
-      munmap(data, bytes);
-      return;
-    }
-#endif
+    if (bytes < kPagesFrom) return ::operator delete(data, std::align_val_t(kAlignment));
+    if (mapped(bytes)) return pages::unmap(data, bytes);
+    Arena::shared().give(data, bytes);
+  }
+#else
+  static constexpr bool mapped(std::size_t) noexcept { return false; }
+  char* resized(std::size_t) { return nullptr; }
+  static char* allocate(std::size_t bytes) {
+    return static_cast<char*>(::operator new(bytes, std::align_val_t(kAlignment)));
+  }
+  static void deallocate(char* data, std::size_t) noexcept {
     ::operator delete(data, std::align_val_t(kAlignment));
   }
+#endif
 
   // Takes over memory that replaces the old block, which is already gone.
   void adopt(char* data, std::size_t bytes) noexcept {
