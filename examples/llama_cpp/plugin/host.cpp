@@ -188,7 +188,7 @@ const Host::Seen& Host::see(const ggml_tensor* k, const ggml_tensor* mask, std::
   const auto layer = layers_.find(watch_.data());
   if (!seen.sight.causal || layer == layers_.end() || layer->second.k->ne[1] != k->ne[1]) return seen;
   const Stream* watched = layer->second.streams[stream].get();
-  if (watched != nullptr) seen.past = watch_.look(stream, watched->still_there(seen.sight.past));
+  if (watched != nullptr) seen.past = watch_.look(stream, seen.sight.past, watched->given_back());
   return seen;
 }
 
@@ -222,7 +222,7 @@ bool Host::attend(ggml_tensor* op) {
     const Seen& seen = see(k, op->src[3], call.tokens(), s, stream, std::move(written));
     if (cache->attend(call, seen.sight, seen.past == Watch::Past::edited)) answered.push_back(s);
     if (watch_.watches(k) && (seen.past != Watch::Past::same || cache->has_read_again()))
-      watch_.accept(stream, cache->still_there(seen.sight.past));
+      watch_.accept(stream, seen.sight.past, cache->given_back());
   }
   if (answered.size() == streams) {
     ++Settings::get().cached_calls;

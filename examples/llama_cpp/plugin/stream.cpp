@@ -264,11 +264,6 @@ void Stream::go_stateless(const Call& call) {
   order_.clear();
 }
 
-std::vector<std::size_t> Stream::still_there(std::vector<std::size_t> cells) const {
-  std::erase_if(cells, [&](std::size_t cell) { return given_back_[cell] != 0; });
-  return cells;
-}
-
 // Rows of these cells; in place where the cells follow one another.
 RowView Stream::gather(const Call& call, const ggml_tensor* operand, const std::vector<std::size_t>& cells,
                        std::vector<char>& buffer) const {

@@ -49,8 +49,8 @@ class Stream {
   // Whether the last call took its past from the engine's cells.
   bool has_read_again() const { return has_read_again_; }
 
-  // Those of the cells whose pages have not been given back.
-  std::vector<std::size_t> still_there(std::vector<std::size_t> cells) const;
+  // [cells] 1: its pages have been given back.
+  const std::vector<char>& given_back() const { return given_back_; }
 
   // Compresses now instead of at the next single token; a rebuilt cache waits until it has seen queries.
   void finish_prompt();

@@ -22,12 +22,14 @@ class Watch {
   bool watches(const ggml_tensor* k_root) const { return k_root->data == data_; }
   const void* data() const { return data_; }
 
-  // Compares these cells of a stream with what was last known of them.
-  Past look(std::size_t stream, const std::vector<std::size_t>& cells) const;
+  // Compares these cells of a stream, except those that are `gone` ([cells] of the stream), with what was
+  // last known of them.
+  Past look(std::size_t stream, const std::vector<std::size_t>& cells, const std::vector<char>& gone) const;
   // Takes what they hold for known.
-  void accept(std::size_t stream, const std::vector<std::size_t>& cells);
+  void accept(std::size_t stream, const std::vector<std::size_t>& cells, const std::vector<char>& gone);
 
  private:
+  const char* key(std::size_t row) const { return static_cast<const char*>(data_) + row * row_bytes_; }
   std::uint64_t now(std::size_t row) const;
 
   const void* data_ = nullptr;
