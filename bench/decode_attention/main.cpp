@@ -62,9 +62,11 @@ class Group {
         warm_(warm),
         threads_(threads),
         options_(options),
-        data_(shape, entries) {}
+        data_(shape, entries),
+        arithmetic_(threads) {}
 
-  void run(double peak, Report& report) {
+  void run(Report& report) {
+    contenders_.push_back({"arithmetic", [this] { arithmetic_.step(); }});
     for (const std::string& type : options_.types) add_ours(type);
     if (options_.peers)
       for (const PeerKind& kind : kPeers)
@@ -72,7 +74,7 @@ class Group {
     const auto times = measure(contenders_, options_.effort);
     std::map<std::string, Timing> by_name;
     for (std::size_t i = 0; i < times.size(); ++i) by_name[contenders_[i].name] = times[i];
-    for (const std::string& type : options_.types) report.add(row(type, by_name, peak));
+    for (const std::string& type : options_.types) report.add(row(type, by_name));
   }
 
  private:
@@ -105,12 +107,12 @@ class Group {
     contenders_.push_back({std::string("ggml ") + kind.name, [peer = peers_.back().get()] { peer->step(); }});
   }
 
-  Json row(const std::string& type, const std::map<std::string, Timing>& times, double peak) const {
+  Json row(const std::string& type, const std::map<std::string, Timing>& times) const {
     const double seconds = times.at(type).seconds;
     const double bytes = layer_bytes(kTypes.at(type));
     const double flops = shape_.flops(static_cast<double>(entries_));
-    const double limit =
-        std::max(times.at("read " + type).seconds, flops / (peak * static_cast<double>(threads_)));
+    const double computing = flops / arithmetic_.flops() * times.at("arithmetic").seconds;
+    const double limit = std::max(times.at("read " + type).seconds, computing);
     std::optional<double> ggml, best;
     for (const auto& [name, timing] : times) {
       if (!name.starts_with("ggml " + peer_type(type))) continue;
@@ -132,7 +134,8 @@ class Group {
             {"gflop_per_s", flops / seconds * 1e-9},
             {"read_gb_per_s", bytes / times.at("read " + type).seconds * 1e-9},
             {"share_of_limit", limit / seconds},
-            {"share_of_peak", flops / (peak * static_cast<double>(threads_)) / seconds},
+            {"share_of_peak", computing / seconds},
+            {"peak_gflop_per_s", flops / computing * 1e-9},
             {"bound_by", times.at("read " + type).seconds >= limit ? "reading" : "arithmetic"},
             {"ggml_us", ggml ? Json(*ggml * 1e6) : Json()},
             {"ggml_best_us", best ? Json(*best * 1e6) : Json()},
@@ -146,6 +149,7 @@ class Group {
   std::size_t threads_;
   const Options& options_;
   StepData data_;
+  Arithmetic arithmetic_;
   std::vector<std::unique_ptr<OurStep>> ours_;
   std::vector<std::unique_ptr<Reader>> readers_;
   std::vector<std::unique_ptr<GgmlPeer>> peers_;
@@ -165,6 +169,7 @@ Report new_report() {
            {"gb_per_s", "GB/s", "%.1f"},
            {"gflop_per_s", "GFLOP/s", "%.1f"},
            {"read_gb_per_s", "read GB/s", "%.1f"},
+           {"peak_gflop_per_s", "peak GFLOP/s", "%.1f"},
            {"share_of_limit", "of limit", "%.2f"},
            {"bound_by", "bound by"},
            {"ggml_us", "ggml us", "%.1f"},
@@ -189,8 +194,9 @@ void summarise(Report& report) {
     report.note(text);
   }
   report.note(
-      "limit: the larger of reading the same bytes in the same rotation and the multiply-adds at the f32 "
-      "peak");
+      "limit: the longer of reading the same bytes in the same rotation and as many f32 multiply-adds on "
+      "registers, "
+      "both timed among the contenders");
   report.note(
       "ggml: flash attention over llama.cpp's cache of the same kind (f16, q8_0, q4_0); best: the fastest of "
       "that, the "
@@ -200,7 +206,6 @@ void summarise(Report& report) {
 int run(const Options& options) {
   Report report = new_report();
   report.machine() = describe_machine();
-  const double peak = fma_peak();
   for (const Shape& shape : kShapes) {
     if (!options.shapes.empty() &&
         std::find(options.shapes.begin(), options.shapes.end(), shape.text()) == options.shapes.end())
@@ -210,7 +215,7 @@ int run(const Options& options) {
         for (const std::size_t threads : options.threads) {
           std::cerr << shape.text() << ", " << entries << " entries, " << state << ", " << threads
                     << " thread(s)\n";
-          Group(shape, entries, state == "warm", threads, options).run(peak, report);
+          Group(shape, entries, state == "warm", threads, options).run(report);
         }
   }
   summarise(report);

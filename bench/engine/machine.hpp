@@ -7,7 +7,7 @@
 
 namespace bench {
 
-// {"cpu", "cores", "threads", "prompt_threads", "kernels", "llama_cpp": version and flags}
+// describe_machine() and "threads", "prompt_threads", "llama_cpp": version and flags.
 Json machine_of(std::int32_t threads, std::int32_t prompt_threads);
 
 }  // namespace bench

@@ -17,21 +17,21 @@ namespace {
 using zeromerge::Isa;
 
 #if defined(__x86_64__)
-// Each body is compiled for its instructions; enough sums are in flight to hide the latency of one.
+// Each body is compiled for its instructions, which are written out so that no compiler folds or spills them;
+// enough sums are in flight to hide the latency of one.
 ZEROMERGE_REGION_BEGIN("avx2,fma")
 float multiply_add_avx2(std::size_t rounds) {
   __m256 sum[12];
-  for (auto& s : sum) s = _mm256_set1_ps(1.0f);
+  ZEROMERGE_UNROLL
+  for (int k = 0; k < 12; ++k) sum[k] = _mm256_set1_ps(1.0f);
   const __m256 x = _mm256_set1_ps(0.999f), y = _mm256_set1_ps(0.001f);
   for (std::size_t i = 0; i < rounds; ++i) {
     ZEROMERGE_UNROLL
-    for (auto& s : sum) {
-      s = _mm256_fmadd_ps(s, x, y);
-      asm volatile("" : "+x"(s));
-    }
+    for (int k = 0; k < 12; ++k) asm("vfmadd231ps %2, %1, %0" : "+x"(sum[k]) : "x"(x), "x"(y));
   }
   float total = 0.0f;
-  for (const auto& s : sum) total += _mm256_cvtss_f32(s);
+  ZEROMERGE_UNROLL
+  for (int k = 0; k < 12; ++k) total += _mm256_cvtss_f32(sum[k]);
   return total;
 }
 ZEROMERGE_REGION_END
@@ -39,17 +39,16 @@ ZEROMERGE_REGION_END
 ZEROMERGE_REGION_BEGIN("avx512f")
 float multiply_add_avx512(std::size_t rounds) {
   __m512 sum[12];
-  for (auto& s : sum) s = _mm512_set1_ps(1.0f);
+  ZEROMERGE_UNROLL
+  for (int k = 0; k < 12; ++k) sum[k] = _mm512_set1_ps(1.0f);
   const __m512 x = _mm512_set1_ps(0.999f), y = _mm512_set1_ps(0.001f);
   for (std::size_t i = 0; i < rounds; ++i) {
     ZEROMERGE_UNROLL
-    for (auto& s : sum) {
-      s = _mm512_fmadd_ps(s, x, y);
-      asm volatile("" : "+v"(s));
-    }
+    for (int k = 0; k < 12; ++k) asm("vfmadd231ps %2, %1, %0" : "+v"(sum[k]) : "v"(x), "v"(y));
   }
   float total = 0.0f;
-  for (const auto& s : sum) total += _mm512_cvtss_f32(s);
+  ZEROMERGE_UNROLL
+  for (int k = 0; k < 12; ++k) total += _mm512_cvtss_f32(sum[k]);
   return total;
 }
 void read_avx512(const char* data, std::size_t bytes, std::size_t ahead) {
@@ -96,17 +95,35 @@ void read(const char* data, std::size_t bytes, std::size_t ahead) {
   read_portable(data, bytes, ahead);
 }
 
+// The loop of multiply-adds for the kernels' instructions, and what a round of it computes.
+struct Loop {
+  float (*run)(std::size_t rounds);
+  double flops;
+};
+Loop multiply_add_loop() {
+#if defined(__x86_64__)
+  if (zeromerge::isa() >= Isa::avx512) return {multiply_add_avx512, 12 * 16 * 2};
+  if (zeromerge::isa() == Isa::avx2) return {multiply_add_avx2, 12 * 8 * 2};
+#endif
+  return {multiply_add_portable, 8 * 4 * 2};
+}
+
 template <class Body>
-double best_rate(std::size_t flops_per_round, const Body& body) {
-  constexpr std::size_t kRounds = 200'000;
-  double best = 0.0;
-  for (int i = 0; i < 20; ++i) {
+double least_seconds(int times, const Body& body) {
+  double least = 1e9;
+  for (int i = 0; i < times; ++i) {
     const auto start = std::chrono::steady_clock::now();
-    benchmark::DoNotOptimize(body(kRounds));
+    body();
     const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
-    best = std::max(best, static_cast<double>(flops_per_round * kRounds) / spent.count());
+    least = std::min(least, spent.count());
   }
-  return best;
+  return least;
+}
+
+double read_rate() {
+  constexpr std::size_t kBytes = std::size_t{256} << 20;
+  Reader reader(kBytes, 1, 1);
+  return static_cast<double>(kBytes) / least_seconds(5, [&] { reader.step(); });
 }
 
 std::string cpu_name() {
@@ -124,18 +141,31 @@ std::string cpu_name() {
 }  // namespace
 
 double fma_peak() {
-#if defined(__x86_64__)
-  if (zeromerge::isa() >= Isa::avx512) return best_rate(12 * 16 * 2, multiply_add_avx512);
-  if (zeromerge::isa() == Isa::avx2) return best_rate(12 * 8 * 2, multiply_add_avx2);
-#endif
-  return best_rate(8 * 4 * 2, multiply_add_portable);
+  constexpr std::size_t kRounds = 200'000;
+  const Loop loop = multiply_add_loop();
+  return loop.flops * kRounds / least_seconds(20, [&] { benchmark::DoNotOptimize(loop.run(kRounds)); });
 }
 
 Json describe_machine() {
   return {{"cpu", cpu_name()},
           {"cores", std::thread::hardware_concurrency()},
           {"kernels", zeromerge::cpu_features().text()},
-          {"fma_peak_gflop_per_s", std::round(fma_peak() / 1e8) / 10}};
+          {"fma_peak_gflop_per_s", std::round(fma_peak() / 1e8) / 10},
+          {"read_gb_per_s", std::round(read_rate() / 1e8) / 10}};
+}
+
+namespace {
+constexpr std::size_t kArithmeticRounds = 10'000;
+}
+
+void Arithmetic::step() const {
+  const Loop loop = multiply_add_loop();
+  executor_of(threads_)(threads_,
+                        [&](std::size_t) { benchmark::DoNotOptimize(loop.run(kArithmeticRounds)); });
+}
+
+double Arithmetic::flops() const {
+  return multiply_add_loop().flops * static_cast<double>(kArithmeticRounds * threads_);
 }
 
 Reader::Reader(std::size_t bytes, std::size_t parts, std::size_t threads)

@@ -12,8 +12,21 @@ namespace bench {
 // f32 multiply-adds of one core on registers alone, at the instruction set that the kernels use, in FLOP/s.
 double fma_peak();
 
-// The CPU's name, its cores, what the kernels use of it, and fma_peak().
+// The CPU's name, its cores, what the kernels use of it, fma_peak(), and how fast one core reads what no near
+// cache holds.
 Json describe_machine();
+
+// Multiply-adds on registers alone by this many threads at once: timed among the contenders of a group, it
+// says what the machine could compute while they ran.
+class Arithmetic {
+ public:
+  explicit Arithmetic(std::size_t threads) : threads_(threads) {}
+  void step() const;
+  double flops() const;  // of a step, all threads
+
+ private:
+  std::size_t threads_;
+};
 
 // Reads a working set of `parts` blocks of `bytes` in rotation, one block a call, and nothing else: the least
 // time in which anything could.

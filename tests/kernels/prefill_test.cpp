@@ -27,13 +27,13 @@ TEST_P(PrefillKernels, ProductEqualsTheSumsOfProducts) {
           SCOPED_TRACE(testing::Message()
                        << rows << " x " << columns << " x " << depth << (accumulate ? " added" : ""));
           const std::size_t lda = depth + 2;
-          const std::size_t ldb = columns + 16;
+          const std::size_t panel = (depth + 1) * 16;
           const std::size_t ldc = columns + 32;
           const auto a = test::normals(random, rows * lda);
-          const auto b = test::normals(random, depth * ldb);
+          const auto b = test::normals(random, columns / 16 * panel);
           auto c = test::normals(random, rows * ldc);
           const auto before = c;
-          kernels::product(a.data(), lda, b.data(), ldb, c.data(), ldc, rows, columns, depth, accumulate);
+          kernels::product(a.data(), lda, b.data(), panel, c.data(), ldc, rows, columns, depth, accumulate);
           for (std::size_t r = 0; r < rows; ++r)
             for (std::size_t n = 0; n < ldc; ++n) {
               if (n >= columns) {
@@ -43,7 +43,8 @@ TEST_P(PrefillKernels, ProductEqualsTheSumsOfProducts) {
               double expected = accumulate ? static_cast<double>(before[r * ldc + n]) : 0.0;
               double size = std::abs(expected);
               for (std::size_t k = 0; k < depth; ++k) {
-                const double x = static_cast<double>(a[r * lda + k]) * static_cast<double>(b[k * ldb + n]);
+                const double x = static_cast<double>(a[r * lda + k]) *
+                                 static_cast<double>(b[n / 16 * panel + k * 16 + n % 16]);
                 expected += x;
                 size += std::abs(x);
               }
@@ -96,10 +97,11 @@ struct Block {
     const std::size_t wide = std::max(test::padded(dim), row_size) * kernels::kKeyBlock;
     const std::size_t logits = kernels::kRowBlock * kernels::kKeyBlock;
     const std::size_t stride = (n + 63) / 64 * 64 + 16;
-    memory.assign(wide + logits + 2 * kernels::kRowBlock + count * stride, std::nanf(""));
+    constexpr std::size_t kRows = kernels::kRowBlock;
+    memory.assign(wide + logits + 3 * kRows + count * stride, std::nanf(""));
     float* p = memory.data();
     float* sums = p + wide + logits;
-    return {p, p + wide, sums, sums + kernels::kRowBlock, sums + 2 * kernels::kRowBlock, stride};
+    return {p, p + wide, sums, sums + kRows, sums + 2 * kRows, sums + 3 * kRows, stride};
   }
   test::Attention expected(std::size_t r) const {
     test::Attention a = test::expected_row(q.row(r), keys, values, bias, limit[r], softcap);

@@ -53,24 +53,19 @@ struct LayerView {
   std::size_t q_stride() const noexcept { return heads[0].row_size() + kernels::kQueryTail; }
 };
 
-// Queries in f32, scaled so that logits come in units of log 2, stacked per kv head: [kv_heads][tokens *
-// group] [q_stride].
+// `count` query rows of kv head h in f32, scaled so that logits come in units of log 2, from row `first` on,
+// where a row is token * group + query head of the group: [count][q_stride].
 template <class H>
-float* stack_queries(const LayerView<H>& layer, const RowView& q) {
+void stack_rows(const LayerView<H>& layer, const RowView& q, std::size_t h, std::size_t first,
+                std::size_t count, float* to) {
   const std::size_t stride = layer.q_stride();
   const std::size_t group = layer.group();
   const std::size_t dim = layer.geometry.head_dim;
-  float* stacked = layer.workspace.floats(Workspace::queries, q.tokens * layer.geometry.query_heads * stride);
   const float scale = layer.geometry.attention_scale() * kernels::kLog2E;
-  run_items(layer.executor, q.tokens >= kCopiesFrom, layer.geometry.kv_heads, [&](std::size_t h) {
-    float* to = stacked + h * q.tokens * group * stride;
-    for (std::size_t t = 0; t < q.tokens; ++t)
-      for (std::size_t g = 0; g < group; ++g, to += stride) {
-        read_row(q.row(t, h * group + g), q.type, dim, scale, to);
-        std::fill(to + dim, to + stride, 0.0f);
-      }
-  });
-  return stacked;
+  for (std::size_t r = first; r < first + count; ++r, to += stride) {
+    read_row(q.row(r / group, h * group + r % group), q.type, dim, scale, to);
+    std::fill(to + dim, to + stride, 0.0f);
+  }
 }
 
 // ---- decode

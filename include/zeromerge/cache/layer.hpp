@@ -10,10 +10,10 @@
 #include <vector>
 
 #include "zeromerge/cache/attend.hpp"
+#include "zeromerge/cache/check.hpp"
 #include "zeromerge/cache/evict.hpp"
 #include "zeromerge/cache/policy.hpp"
 #include "zeromerge/cache/prompt.hpp"
-#include "zeromerge/core/check.hpp"
 
 namespace zeromerge {
 
@@ -196,9 +196,12 @@ class LayerCache {
   template <class After>
   void attend_heads(const RowView& q, const OutView& out, float* lse, const After& after) {
     const auto layer = view();
-    float* stacked = detail::stack_queries(layer, q);
-    const auto plan = detail::plan_decode(layer, segment_offset_, row_start_);
     const std::size_t group = context_->geometry.group();
+    float* stacked =
+        context_->workspace->floats(Workspace::queries, heads_.size() * group * layer.q_stride());
+    for (std::size_t h = 0; h < heads_.size(); ++h)
+      detail::stack_rows(layer, q, h, 0, group, stacked + h * group * layer.q_stride());
+    const auto plan = detail::plan_decode(layer, segment_offset_, row_start_);
     heads_[0].keys().visit([&](const auto& keys) {
       kernels::prepare(stacked, layer.q_stride(), context_->geometry.query_heads, keys);
     });
@@ -226,9 +229,8 @@ class LayerCache {
     in_prompt_ = true;
     append(k, v);
     const auto layer = view();
-    const float* stacked = detail::stack_queries(layer, q);
     const std::vector<float> weight = row_weights(q.tokens);
-    detail::attend_prompt(layer, stacked, q.tokens, out,
+    detail::attend_prompt(layer, q, out,
                           {weight, static_cast<float>(context_->policy.score.weight(q.tokens))});
   }
 

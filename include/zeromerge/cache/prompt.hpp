@@ -34,11 +34,13 @@ struct RowBlock {
   float sink[kernels::kRowBlock];
   kernels::PrefillRows rows;
 
-  RowBlock(const LayerView<H>& layer, const float* stacked, std::size_t tokens, std::size_t h,
-           std::size_t first, std::size_t count) noexcept {
+  // Stacks the rows at `q`: [count][q_stride].
+  RowBlock(const LayerView<H>& layer, const RowView& queries, std::size_t h, std::size_t first,
+           std::size_t count, float* q) noexcept {
+    const std::size_t tokens = queries.tokens;
     const std::size_t group = layer.group();
     const H& head = layer.heads[h];
-    const float* q = stacked + (h * tokens * group + first) * layer.q_stride();
+    stack_rows(layer, queries, h, first, count, q);
     rows = {q,
             layer.q_stride(),
             count,
@@ -56,15 +58,13 @@ struct RowBlock {
 template <class H>
 class PromptPass {
  public:
-  PromptPass(const LayerView<H>& layer, const float* stacked, std::size_t tokens, const OutView& out,
-             const ColumnUpdate& columns)
+  PromptPass(const LayerView<H>& layer, const RowView& q, const OutView& out, const ColumnUpdate& columns)
       : layer_(layer),
-        stacked_(stacked),
-        tokens_(tokens),
+        q_(q),
         out_(out),
         columns_(columns),
-        rows_(tokens * layer.group()),
-        plain_((tokens - columns.weight.size()) * layer.group()) {
+        rows_(q.tokens * layer.group()),
+        plain_((q.tokens - columns.weight.size()) * layer.group()) {
     for (const H& head : layer.heads)
       longest_ = std::max(longest_, kernels::round_up(head.size(), kernels::kTile));
     strip_rows_ = std::clamp<std::size_t>(kStripFloats / longest_ / 8 * 8, 8, kernels::kRowBlock);
@@ -87,7 +87,8 @@ class PromptPass {
  private:
   struct Lane {
     kernels::PrefillScratch scratch;
-    float* result;  // [kRowBlock][row_size]
+    float* queries;  // [kRowBlock][q_stride]
+    float* result;   // [kRowBlock][row_size]
   };
 
   static std::size_t blocks(std::size_t rows, std::size_t size) noexcept { return (rows + size - 1) / size; }
@@ -102,8 +103,9 @@ class PromptPass {
     // A stride that is no power of two spreads the rows of a strip over the sets of a cache.
     const std::size_t strip_stride = kernels::round_up(longest_, kernels::kKeyBlock) + kernels::kTile;
     const std::size_t strip = columns_.weight.empty() ? 0 : strip_rows_ * strip_stride;
+    const std::size_t queries = kernels::kRowBlock * layer_.q_stride();
     const std::size_t lane_size =
-        wide + logits + 2 * kernels::kRowBlock + strip + kernels::kRowBlock * row_size;
+        wide + logits + 3 * kernels::kRowBlock + strip + queries + kernels::kRowBlock * row_size;
     const std::size_t lanes = std::min(items, Workspace::lane_count());
     float* base = layer_.workspace.floats(Workspace::lanes, lanes * lane_size);
     std::atomic<std::size_t> next{0};
@@ -115,8 +117,10 @@ class PromptPass {
       lane.scratch.logits = take(logits);
       lane.scratch.maximum = take(kernels::kRowBlock);
       lane.scratch.sum = take(kernels::kRowBlock);
+      lane.scratch.factor = take(kernels::kRowBlock);
       lane.scratch.strip = take(strip);
       lane.scratch.strip_stride = strip_stride;
+      lane.queries = take(queries);
       lane.result = p;
       for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items;)
         item(items - 1 - i, lane);
@@ -127,7 +131,11 @@ class PromptPass {
   void attend(std::size_t h, std::size_t first, std::size_t count, const Lane& lane, const Kernel& kernel) {
     const H& head = layer_.heads[h];
     const std::size_t group = layer_.group();
-    const RowBlock<H> block(layer_, stacked_, tokens_, h, first, count);
+    const RowBlock<H> block(layer_, q_, h, first, count, lane.queries);
+    // Where the results go is scattered over memory; by the time they are there, so are the lines.
+    for (std::size_t r = 0; r < count; ++r)
+      for (std::size_t d = 0; d < head.head_dim(); d += 16)
+        __builtin_prefetch(out_.row((first + r) / group, h * group + (first + r) % group) + d, 1, 2);
     head.keys().visit([&](const auto& keys) {
       head.values().visit(
           [&](const auto& values) { kernel(block.rows, kernels::wide(keys), kernels::wide(values)); });
@@ -178,8 +186,7 @@ class PromptPass {
   }
 
   const LayerView<H>& layer_;
-  const float* stacked_;
-  std::size_t tokens_;
+  const RowView& q_;
   const OutView& out_;
   const ColumnUpdate& columns_;
   std::size_t rows_;   // stacked rows of a head
@@ -189,11 +196,11 @@ class PromptPass {
   float* partial_ = nullptr;  // [kColumnParts][kv_heads][longest_]
 };
 
-// Causal attention of `tokens` query rows, the last entries of every head being their own.
+// Causal attention of the tokens of q, whose own entries are the last of every head.
 template <class H>
-void attend_prompt(const LayerView<H>& layer, const float* stacked, std::size_t tokens, const OutView& out,
+void attend_prompt(const LayerView<H>& layer, const RowView& q, const OutView& out,
                    const ColumnUpdate& columns) {
-  PromptPass<H>(layer, stacked, tokens, out, columns).run();
+  PromptPass<H>(layer, q, out, columns).run();
 }
 
 }  // namespace zeromerge::detail

@@ -12,7 +12,7 @@ struct PrefillRows {
   const float* q;
   std::size_t q_stride;
   std::size_t count;         // at most kRowBlock
-  const std::size_t* limit;  // [count], each at least 1
+  const std::size_t* limit;  // [count], rising, each at least 1
   const float* bias;         // of entries, padded to 16, or null
   const float* sink;         // [count] in units of log 2: takes part in the softmax without a value; or null
   float softcap;             // 0: none
@@ -24,11 +24,12 @@ struct PrefillScratch {
   float* logits;   // [kRowBlock][kKeyBlock]
   float* maximum;  // [kRowBlock]
   float* sum;      // [kRowBlock]
+  float* factor;   // [kRowBlock]
   float* strip;    // with column statistics: [count][strip_stride]
   std::size_t strip_stride;
 };
 
-// Keys or values that a prefill widens block by block: f32 [size][kKeyBlock] of keys, [n][size] of values.
+// Keys or values that a prefill widens block by block to panels of 16 columns, see cpu/prefill.inl.
 struct WideRows {
   const void* rows;  // KeyTiles or ValueRows
   void (*widen)(const void* rows, std::size_t first, std::size_t count, float* wide);
@@ -164,10 +165,10 @@ void weighted_sum(const float* p, std::size_t p_stride, std::size_t group, const
 }
 
 // See cpu/prefill.inl.
-inline void product(const float* a, std::size_t lda, const float* b, std::size_t ldb, float* c,
+inline void product(const float* a, std::size_t lda, const float* b, std::size_t panel, float* c,
                     std::size_t ldc, std::size_t rows, std::size_t columns, std::size_t depth,
                     bool accumulate) {
-  ZEROMERGE_DISPATCH(product(a, lda, b, ldb, c, ldc, rows, columns, depth, accumulate))
+  ZEROMERGE_DISPATCH(product(a, lda, b, panel, c, ldc, rows, columns, depth, accumulate))
 }
 template <class T>
 WideRows wide(const KeyTiles<T>& keys) {
@@ -204,6 +205,10 @@ inline void add_scaled(const float* part, float factor, std::size_t n, float* ou
 inline void decay_and_add(float* score, std::size_t n, float decay, const float* p, std::size_t p_stride,
                           const float* factor, std::size_t group) {
   ZEROMERGE_DISPATCH(decay_and_add(score, n, decay, p, p_stride, factor, group))
+}
+template <class W>
+W largest_magnitude(const W* x, std::size_t n) {
+  ZEROMERGE_DISPATCH(largest_magnitude<W>(x, n))
 }
 inline float dot(const float* x, const float* y, std::size_t n) { ZEROMERGE_DISPATCH(dot(x, y, n)) }
 

@@ -17,7 +17,7 @@ namespace zeromerge::kernels {
 inline constexpr std::size_t kTile = 16;         // entries of a key tile
 inline constexpr std::size_t kGroup = 32;        // values that share a scale in q4
 inline constexpr std::size_t kKeyBlock = 64;     // entries of a block in prefill
-inline constexpr std::size_t kRowBlock = 96;     // query rows of a block in prefill, at most
+inline constexpr std::size_t kRowBlock = 192;    // query rows of a block in prefill, at most
 inline constexpr std::size_t kSegment = 512;     // entries of a decode segment, constant for any threads
 inline constexpr std::size_t kQueryTail = 16;    // floats behind a query row, see prepare()
 inline constexpr float kMasked = -3.0e38f;       // a logit whose exponential is exactly 0

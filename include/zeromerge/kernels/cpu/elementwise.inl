@@ -42,3 +42,23 @@ inline float dot(const float* x, const float* y, std::size_t n) {
   for (; i < n; ++i) s += x[i] * y[i];
   return s;
 }
+
+// The largest of n bit patterns without their sign: of floats, the one of the largest magnitude, NaN above
+// all. W: what a pattern is stored as. On integers, because compilers may assume that there are no NaN.
+template <class W>
+inline W largest_magnitude(const W* x, std::size_t n) {
+  using Signed = std::make_signed_t<W>;
+  typedef Signed Many __attribute__((vector_size(64), may_alias, aligned(sizeof(W))));
+  constexpr std::size_t kLanes = 64 / sizeof(W);
+  constexpr W kMagnitude = static_cast<W>(~W{0}) >> 1;
+  Many top{};
+  std::size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const Many y = *reinterpret_cast<const Many*>(x + i) & static_cast<Signed>(kMagnitude);
+    top = y > top ? y : top;
+  }
+  W most = 0;
+  for (std::size_t k = 0; k < kLanes; ++k) most = std::max(most, static_cast<W>(top[k]));
+  for (; i < n; ++i) most = std::max(most, static_cast<W>(x[i] & kMagnitude));
+  return most;
+}

@@ -1,10 +1,11 @@
 // Blocked causal attention of many query rows over one kv head, with the column statistics of such rows. Rows
 // of a group's query heads are stacked (row = token * group + g), so that every key and value is read once
-// for all. Blocks of kKeyBlock entries are widened to f32 once and multiplied with all rows.
+// for all. Blocks of kKeyBlock entries are widened to f32 once and multiplied with all rows. What is widened
+// lies in panels of 16 columns, each [rows][16], so that a product reads it in one stream.
 
-// C[r][0 .. 16 * N) (+)= sum over k of A[r][k] * B[k][0 .. 16 * N) for R rows.
+// C[r][0 .. 16 * N) (+)= sum over k of A[r][k] * B[k][0 .. 16 * N) for R rows; b: N panels.
 template <int R, int N>
-ZEROMERGE_INLINE void product_block(const float* a, std::size_t lda, const float* b, std::size_t ldb,
+ZEROMERGE_INLINE void product_block(const float* a, std::size_t lda, const float* b, std::size_t panel,
                                     float* c, std::size_t ldc, std::size_t depth, bool accumulate) {
   Vec sum[R][N];
   ZEROMERGE_UNROLL
@@ -16,7 +17,7 @@ ZEROMERGE_INLINE void product_block(const float* a, std::size_t lda, const float
   for (std::size_t k = 0; k < depth; ++k) {
     Vec x[N];
     ZEROMERGE_UNROLL
-    for (int n = 0; n < N; ++n) x[n] = load(b + k * ldb + n * 16);
+    for (int n = 0; n < N; ++n) x[n] = load(b + static_cast<std::size_t>(n) * panel + k * 16);
     ZEROMERGE_UNROLL
     for (int r = 0; r < R; ++r) {
       const Vec w = set1(a[static_cast<std::size_t>(r) * lda + k]);
@@ -32,28 +33,29 @@ ZEROMERGE_INLINE void product_block(const float* a, std::size_t lda, const float
 }
 
 template <int R>
-inline void product_rows(const float* a, std::size_t lda, const float* b, std::size_t ldb, float* c,
+inline void product_rows(const float* a, std::size_t lda, const float* b, std::size_t panel, float* c,
                          std::size_t ldc, std::size_t columns, std::size_t depth, bool accumulate) {
   std::size_t n = 0;
   for (; n + 16 * kGemmVectors <= columns; n += 16 * kGemmVectors)
-    product_block<R, kGemmVectors>(a, lda, b + n, ldb, c + n, ldc, depth, accumulate);
-  for (; n < columns; n += 16) product_block<R, 1>(a, lda, b + n, ldb, c + n, ldc, depth, accumulate);
+    product_block<R, kGemmVectors>(a, lda, b + n / 16 * panel, panel, c + n, ldc, depth, accumulate);
+  for (; n < columns; n += 16)
+    product_block<R, 1>(a, lda, b + n / 16 * panel, panel, c + n, ldc, depth, accumulate);
 }
 
-// columns: a multiple of 16.
-inline void product(const float* a, std::size_t lda, const float* b, std::size_t ldb, float* c,
+// C = A B or C += A B. columns: a multiple of 16; b: panels of 16 columns, `panel` floats apart.
+inline void product(const float* a, std::size_t lda, const float* b, std::size_t panel, float* c,
                     std::size_t ldc, std::size_t rows, std::size_t columns, std::size_t depth,
                     bool accumulate) {
   std::size_t r = 0;
   for (; r + kGemmRows <= rows; r += kGemmRows)
-    product_rows<kGemmRows>(a + r * lda, lda, b, ldb, c + r * ldc, ldc, columns, depth, accumulate);
+    product_rows<kGemmRows>(a + r * lda, lda, b, panel, c + r * ldc, ldc, columns, depth, accumulate);
   for (; kGemmRows > 2 && r + 2 <= rows; r += 2)
-    product_rows<2>(a + r * lda, lda, b, ldb, c + r * ldc, ldc, columns, depth, accumulate);
+    product_rows<2>(a + r * lda, lda, b, panel, c + r * ldc, ldc, columns, depth, accumulate);
   for (; r < rows; ++r)
-    product_rows<1>(a + r * lda, lda, b, ldb, c + r * ldc, ldc, columns, depth, accumulate);
+    product_rows<1>(a + r * lda, lda, b, panel, c + r * ldc, ldc, columns, depth, accumulate);
 }
 
-// `tiles` tiles of keys from entry `first` on, as f32 [dims][kKeyBlock].
+// `tiles` tiles of keys from entry `first` on, as f32 panels [tiles][dims][16].
 template <class T>
 inline void widen_keys(const KeyTiles<T>& keys, std::size_t first, std::size_t tiles, float* wide) {
   constexpr std::size_t kPack = pack_of<T>;
@@ -64,7 +66,7 @@ inline void widen_keys(const KeyTiles<T>& keys, std::size_t first, std::size_t t
       load_pack<T>(at + d * kTile, part);
       for (std::size_t k = 0; k < kPack; ++k) {
         if constexpr (std::is_same_v<T, q8>) part[k] = mul(part[k], load(keys.scale + first + t * kTile));
-        store(wide + (d + k) * kKeyBlock + t * kTile, part[k]);
+        store(wide + (t * keys.dims + d + k) * kTile, part[k]);
       }
     }
   }
@@ -75,10 +77,11 @@ inline void widen_keys<q4>(const KeyTiles<q4>& keys, std::size_t first, std::siz
   for (std::size_t t = 0; t < tiles; ++t) {
     const std::size_t entry = first + t * kTile;
     if (entry >= keys.packed) {
-      widen_keys<f16>(keys.window, entry - keys.packed, tiles - t, wide + t * kTile);
-      for (std::size_t d = keys.window.dims; d < keys.dims; ++d)  // the window's rows are not padded
-        std::fill_n(wide + d * kKeyBlock + t * kTile, (tiles - t) * kTile, 0.0f);
-      return;
+      float* panel = wide + t * keys.dims * kTile;
+      widen_keys<f16>(keys.window, entry - keys.packed, 1, panel);
+      const std::size_t dims = keys.window.dims;  // the window's rows are not padded
+      std::fill_n(panel + dims * kTile, (keys.dims - dims) * kTile, 0.0f);
+      continue;
     }
     const unsigned char* group = keys.group(entry / kGroup);
     const f16* scale = keys.scales(group);
@@ -88,13 +91,14 @@ inline void widen_keys<q4>(const KeyTiles<q4>& keys, std::size_t first, std::siz
           second ? nibbles<4>(group) : nibbles<0>(group), second ? nibbles<20>(group) : nibbles<16>(group),
           second ? nibbles<12>(group) : nibbles<8>(group), second ? nibbles<28>(group) : nibbles<24>(group)};
       for (std::size_t k = 0; k < 4; ++k)
-        store(wide + (d + k) * kKeyBlock + t * kTile,
+        store(wide + (t * keys.dims + d + k) * kTile,
               fma(x[k], set1(to_f32(scale[d + k])), set1(to_f32(scale[keys.dims + d + k]))));
     }
   }
 }
 
-// n rows of values from entry `first` on, as f32 [n rounded up to pack][row_size].
+// n rows of values from entry `first` on, as f32 panels [row_size / 16][kKeyBlock][16], of which n rounded up
+// to pack rows are written.
 template <class T>
 inline void widen_values(const ValueRows<T>& values, std::size_t first, std::size_t n, float* wide) {
   constexpr std::size_t kPack = pack_of<T>;
@@ -105,7 +109,7 @@ inline void widen_values(const ValueRows<T>& values, std::size_t first, std::siz
       load_pack<T>(at + d * kPack, part);
       for (std::size_t k = 0; k < kPack; ++k) {
         if constexpr (std::is_same_v<T, q8>) part[k] = mul(part[k], set1(values.scale[first + j + k]));
-        store(wide + (j + k) * values.row_size + d, part[k]);
+        store(wide + (d / kTile * kKeyBlock + j + k) * kTile, part[k]);
       }
     }
   }
@@ -113,7 +117,7 @@ inline void widen_values(const ValueRows<T>& values, std::size_t first, std::siz
 
 template <>
 inline void widen_values<q4>(const ValueRows<q4>& values, std::size_t first, std::size_t n, float* wide) {
-  for (std::size_t j = 0; j < n; j += kTile, wide += kTile * values.row_size) {
+  for (std::size_t j = 0; j < n; j += kTile, wide += kTile * kTile) {
     if (first + j >= values.packed)
       return widen_values<f16>(values.window, first + j - values.packed, n - j, wide);
     const unsigned char* tile = values.tile((first + j) / kTile);
@@ -125,7 +129,7 @@ inline void widen_values<q4>(const ValueRows<q4>& values, std::size_t first, std
                           nibbles<8>(at), nibbles<24>(at), nibbles<12>(at), nibbles<28>(at)};
         for (std::size_t e = 0; e < 8; ++e) {
           const std::size_t entry = octet * 8 + e;
-          store(wide + entry * values.row_size + d,
+          store(wide + (d / kTile * kKeyBlock + entry) * kTile,
                 fma(x[e], set1(to_f32(scale[entry])), set1(to_f32(scale[kTile + entry]))));
         }
       }
@@ -143,13 +147,21 @@ inline void widen_any_values(const void* values, std::size_t first, std::size_t 
   widen_values<T>(*static_cast<const ValueRows<T>*>(values), first, n, wide);
 }
 
-// s[r][0 .. columns) for the key block at `first`: dot products in units of log 2, soft-capped, biased,
-// masked beyond the row's limit.
-inline void block_logits(const PrefillRows& rows, const WideRows& keys, std::size_t first,
+// Of the first rows, in whole steps of the product, how many see nothing from entry `first` on.
+inline std::size_t finished(const PrefillRows& rows, std::size_t first) {
+  std::size_t r = 0;
+  while (r + kGemmRows <= rows.count && rows.limit[r + kGemmRows - 1] <= first) r += kGemmRows;
+  return r;
+}
+
+// s[r][0 .. columns) for the key block at `first` and the rows from `from` on: dot products in units of log
+// 2, soft-capped, biased, masked beyond the row's limit.
+inline void block_logits(const PrefillRows& rows, std::size_t from, const WideRows& keys, std::size_t first,
                          std::size_t columns, float* wide, float* s, std::size_t stride) {
   keys.widen(keys.rows, first, columns / kTile, wide);
-  product(rows.q, rows.q_stride, wide, kKeyBlock, s, stride, rows.count, columns, keys.size, false);
-  for (std::size_t r = 0; r < rows.count; ++r) {
+  product(rows.q + from * rows.q_stride, rows.q_stride, wide, keys.size * kTile, s + from * stride, stride,
+          rows.count - from, columns, keys.size, false);
+  for (std::size_t r = from; r < rows.count; ++r) {
     float* row = s + r * stride;
     if (rows.softcap > 0.0f)
       for (std::size_t j = 0; j < columns; j += 16)
@@ -181,10 +193,18 @@ ZEROMERGE_INLINE float maximum_of(const float* row, std::size_t columns) {
 ZEROMERGE_INLINE void scale_row(float* row, std::size_t n, float factor) {
   for (std::size_t d = 0; d < n; d += 16) store(row + d, mul(load(row + d), set1(factor)));
 }
-inline std::size_t last_limit(const PrefillRows& rows) {
-  std::size_t end = 0;
-  for (std::size_t r = 0; r < rows.count; ++r) end = std::max(end, rows.limit[r]);
-  return end;
+
+// The running maxima of the rows from `from` on after a block of logits at `first`, and in s.factor what
+// turns what was added up before to the new maximum.
+inline void raise_maxima(const PrefillRows& rows, std::size_t from, std::size_t first, std::size_t columns,
+                         PrefillScratch s) {
+  for (std::size_t r = from; r < rows.count; ++r) {
+    const float before = first != 0 ? s.maximum[r] : rows.sink != nullptr ? rows.sink[r] : kMasked;
+    s.maximum[r] = std::max(before, maximum_of(s.logits + r * kKeyBlock, columns));
+    s.factor[r] = before - s.maximum[r];
+  }
+  std::fill(s.factor + rows.count, s.factor + round_up(rows.count, 16), 0.0f);
+  for (std::size_t r = from / 16 * 16; r < rows.count; r += 16) store(s.factor + r, exp2(load(s.factor + r)));
 }
 
 // Attention of the rows over all entries below each row's limit, with a running maximum. out: [count]
@@ -192,23 +212,22 @@ inline std::size_t last_limit(const PrefillRows& rows) {
 inline void attend_rows(const PrefillRows& rows, const WideRows& keys, const WideRows& values,
                         PrefillScratch s, float* out) {
   const std::size_t row_size = values.size;
-  const std::size_t end = last_limit(rows);
+  const std::size_t end = rows.limit[rows.count - 1];
+  std::fill_n(s.factor, kRowBlock, 0.0f);
   for (std::size_t first = 0; first < end; first += kKeyBlock) {
     const std::size_t n = std::min(kKeyBlock, end - first);
     const std::size_t columns = round_up(n, kTile);
-    block_logits(rows, keys, first, columns, s.wide, s.logits, kKeyBlock);
-    for (std::size_t r = 0; r < rows.count; ++r) {
-      float* row = s.logits + r * kKeyBlock;
-      const float before = first != 0 ? s.maximum[r] : rows.sink != nullptr ? rows.sink[r] : kMasked;
-      const float maximum = std::max(before, maximum_of(row, columns));
-      const float sum = exponentials_of(row, columns, maximum);
-      const float factor = std::exp2(before - maximum);  // what was added up before, at the new maximum
-      if (first != 0 && factor != 1.0f) scale_row(out + r * row_size, row_size, factor);
-      s.sum[r] = (first != 0 ? s.sum[r] : rows.sink != nullptr ? 1.0f : 0.0f) * factor + sum;
-      s.maximum[r] = maximum;
+    const std::size_t from = finished(rows, first);
+    block_logits(rows, from, keys, first, columns, s.wide, s.logits, kKeyBlock);
+    raise_maxima(rows, from, first, columns, s);
+    for (std::size_t r = from; r < rows.count; ++r) {
+      const float sum = exponentials_of(s.logits + r * kKeyBlock, columns, s.maximum[r]);
+      if (first != 0 && s.factor[r] != 1.0f) scale_row(out + r * row_size, row_size, s.factor[r]);
+      s.sum[r] = (first != 0 ? s.sum[r] : rows.sink != nullptr ? 1.0f : 0.0f) * s.factor[r] + sum;
     }
     values.widen(values.rows, first, n, s.wide);
-    product(s.logits, kKeyBlock, s.wide, row_size, out, row_size, rows.count, row_size, n, first != 0);
+    product(s.logits + from * kKeyBlock, kKeyBlock, s.wide, kKeyBlock * kTile, out + from * row_size,
+            row_size, rows.count - from, row_size, n, first != 0);
   }
   for (std::size_t r = 0; r < rows.count; ++r) scale_row(out + r * row_size, row_size, 1.0f / s.sum[r]);
 }
@@ -234,25 +253,30 @@ inline void attend_rows_with_columns(const PrefillRows& rows, const float* weigh
                                      const WideRows& keys, const WideRows& values, PrefillScratch s,
                                      float* out, float* column) {
   const std::size_t row_size = values.size;
-  const std::size_t end = last_limit(rows);
+  const std::size_t end = rows.limit[rows.count - 1];
   for (std::size_t first = 0; first < end; first += kKeyBlock)
-    block_logits(rows, keys, first, round_up(std::min(kKeyBlock, end - first), kTile), s.wide,
-                 s.strip + first, s.strip_stride);
+    block_logits(rows, finished(rows, first), keys, first, round_up(std::min(kKeyBlock, end - first), kTile),
+                 s.wide, s.strip + first, s.strip_stride);
   for (std::size_t r = 0; r < rows.count; ++r) {
+    // Its blocks of logits end where the last of the rows that are multiplied together sees nothing more.
+    const std::size_t last = std::min(r / kGemmRows * kGemmRows + kGemmRows, rows.count) - 1;
+    const std::size_t columns = std::min(round_up(rows.limit[last], kKeyBlock), round_up(end, kTile));
     float* row = s.strip + r * s.strip_stride;
     const float sink = rows.sink != nullptr ? rows.sink[r] : kMasked;
-    const float maximum = std::max(sink, maximum_of(row, round_up(end, kTile)));
-    s.sum[r] = 1.0f / (exponentials_of(row, round_up(end, kTile), maximum) +
+    const float maximum = std::max(sink, maximum_of(row, columns));
+    s.sum[r] = 1.0f / (exponentials_of(row, columns, maximum) +
                        (rows.sink != nullptr ? std::exp2(sink - maximum) : 0.0f));
     s.maximum[r] = weight[r] * s.sum[r];
   }
   for (std::size_t first = 0; first < end; first += kKeyBlock) {
     const std::size_t n = std::min(kKeyBlock, end - first);
-    add_to_columns(s.strip + first, s.strip_stride, rows.count, s.maximum, statistic, round_up(n, kTile),
+    const std::size_t from = finished(rows, first);
+    const float* p = s.strip + from * s.strip_stride + first;
+    add_to_columns(p, s.strip_stride, rows.count - from, s.maximum + from, statistic, round_up(n, kTile),
                    column + first);
     values.widen(values.rows, first, n, s.wide);
-    product(s.strip + first, s.strip_stride, s.wide, row_size, out, row_size, rows.count, row_size, n,
-            first != 0);
+    product(p, s.strip_stride, s.wide, kKeyBlock * kTile, out + from * row_size, row_size, rows.count - from,
+            row_size, n, first != 0);
   }
   for (std::size_t r = 0; r < rows.count; ++r) scale_row(out + r * row_size, row_size, s.sum[r]);
 }

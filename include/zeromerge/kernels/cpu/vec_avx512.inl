@@ -3,7 +3,7 @@
 struct Vec {
   __m512 v;
 };
-inline constexpr int kGemmRows = 8;
+inline constexpr int kGemmRows = 12;
 inline constexpr int kGemmVectors = 2;
 inline constexpr int kSums = 12;  // accumulators that fit beside the operands
 inline constexpr int kWide = 16;  // and where each is used once per operand

@@ -1,4 +1,4 @@
-#include "zeromerge/core/check.hpp"
+#include "zeromerge/cache/check.hpp"
 
 #include <gtest/gtest.h>
 

@@ -2,40 +2,32 @@
 // -ffast-math.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 
 #include "zeromerge/core/rows.hpp"
+#include "zeromerge/kernels/kernels.hpp"
 
 namespace zeromerge::detail {
 
 // The largest magnitude of the view, as f32 bits; NaN and infinity compare above every finite value.
 inline std::uint32_t largest_bits(const RowView& v) noexcept {
+  const bool packed = v.head_stride == static_cast<std::ptrdiff_t>(v.head_dim * element_size(v.type));
+  const std::size_t runs = packed ? 1 : v.heads;  // heads that follow one another are one run
+  const std::size_t n = packed ? v.heads * v.head_dim : v.head_dim;
   std::uint32_t most = 0;
   for (std::size_t t = 0; t < v.tokens; ++t)
-    for (std::size_t h = 0; h < v.heads; ++h) {
+    for (std::size_t h = 0; h < runs; ++h) {
       const void* row = v.row(t, h);
-      std::uint32_t top = 0;
-      if (v.type == Element::f32) {
-        const auto* x = static_cast<const float*>(row);
-        for (std::size_t d = 0; d < v.head_dim; ++d) {
-          const std::uint32_t magnitude = std::bit_cast<std::uint32_t>(x[d]) << 1;
-          top = magnitude > top ? magnitude : top;
-        }
-        top >>= 1;
-      } else {
-        const auto* x = static_cast<const std::uint16_t*>(row);
-        std::uint16_t half = 0;
-        for (std::size_t d = 0; d < v.head_dim; ++d) {
-          const auto magnitude = static_cast<std::uint16_t>(x[d] & 0x7fff);
-          half = magnitude > half ? magnitude : half;
-        }
-        top = std::bit_cast<std::uint32_t>(v.type == Element::f16 ? to_f32(f16{half}) : to_f32(bf16{half}));
-      }
-      most = top > most ? top : most;
+      most = std::max(most, v.type == Element::f32
+                                ? kernels::largest_magnitude(static_cast<const std::uint32_t*>(row), n)
+                                : kernels::largest_magnitude(static_cast<const std::uint16_t*>(row), n));
     }
-  return most;
+  if (v.type == Element::f16)
+    return std::bit_cast<std::uint32_t>(to_f32(f16{static_cast<std::uint16_t>(most)}));
+  return v.type == Element::bf16 ? most << 16 : most;
 }
 
 // Throws Error unless every value is finite and its magnitude at most `limit`.
