@@ -117,6 +117,10 @@ void attend_segment(const LayerView<H>& layer, const DecodePlan<H>& plan, const 
   const std::size_t tiles = (n + kernels::kTile - 1) / kernels::kTile;
   const float* bias = head.fields().mass ? head.bias() + first : nullptr;
   float* logits = plan.logits + plan.row[h] + first;
+  // What is read after the products is fetched while they run.
+  const float* score = head.fields().score ? head.score() + first : nullptr;
+  for (const float* field : {bias, score})
+    for (std::size_t j = 0; field != nullptr && j < n; j += 16) __builtin_prefetch(field + j, 0, 2);
   const std::size_t part = (plan.offset[h] + segment) * plan.group;
   const float* scale = nullptr;
   head.keys().visit([&](const auto& keys) {

@@ -100,6 +100,8 @@ namespace detail {
 template <class P, class H>
 std::size_t least_important(const P& policy, const H& head, std::size_t first, std::size_t last,
                             std::size_t tokens) {
+  if constexpr (requires { policy.score.is_importance(); })
+    if (policy.score.is_importance()) return first + kernels::least(head.score() + first, last - first);
   std::size_t victim = first;
   float least = policy.score.importance(head.score()[first], tokens - head.position()[first]);
   for (std::size_t j = first + 1; j < last; ++j) {

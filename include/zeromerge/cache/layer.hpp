@@ -93,6 +93,7 @@ class LayerCache {
   // Takes one token and writes its attention over everything held, itself included. Shapes as in prefill with
   // tokens = 1.
   void decode(const RowView& q, const RowView& k, const RowView& v, const OutView& out) {
+    for (const auto& head : heads_) head.expect_one();
     check(q, k, v, out, 1);
     finish_prompt();
     for (std::size_t h = 0; h < heads_.size(); ++h) reserve_for_decode(h);

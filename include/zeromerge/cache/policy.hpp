@@ -15,7 +15,8 @@
 namespace zeromerge {
 
 // What the cache asks of a score. All of it is a function of parameters; the scores themselves lie with the
-// entries.
+// entries. One whose is_importance() (optional) returns true says that importance(x, n) is x: the search for
+// the least important is then one pass.
 template <class S>
 concept Score = requires(const S& s, float x, std::size_t n) {
   { S::needs_probabilities } -> std::convertible_to<bool>;

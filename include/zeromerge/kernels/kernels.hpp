@@ -206,6 +206,13 @@ inline void decay_and_add(float* score, std::size_t n, float decay, const float*
                           const float* factor, std::size_t group) {
   ZEROMERGE_DISPATCH(decay_and_add(score, n, decay, p, p_stride, factor, group))
 }
+inline float encode_q8(const float* x, std::size_t n, std::uint8_t* q) {
+  ZEROMERGE_DISPATCH(encode_q8(x, n, q))
+}
+inline void decode_q8(const std::uint8_t* q, std::size_t n, float scale, float* x) {
+  ZEROMERGE_DISPATCH(decode_q8(q, n, scale, x))
+}
+inline std::size_t least(const float* x, std::size_t n) { ZEROMERGE_DISPATCH(least(x, n)) }
 template <class W>
 W largest_magnitude(const W* x, std::size_t n) {
   ZEROMERGE_DISPATCH(largest_magnitude<W>(x, n))

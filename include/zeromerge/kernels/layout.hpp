@@ -20,6 +20,7 @@ inline constexpr std::size_t kKeyBlock = 64;     // entries of a block in prefil
 inline constexpr std::size_t kRowBlock = 192;    // query rows of a block in prefill, at most
 inline constexpr std::size_t kSegment = 512;     // entries of a decode segment, constant for any threads
 inline constexpr std::size_t kQueryTail = 16;    // floats behind a query row, see prepare()
+inline constexpr std::uint8_t kZeroQ8 = 128;     // a stored byte that stands for 0
 inline constexpr float kMasked = -3.0e38f;       // a logit whose exponential is exactly 0
 inline constexpr float kLog2E = 1.44269504089f;  // logits are in units of log 2: exp(x) = 2^(x * kLog2E)
 inline constexpr float kLn2 = 0.69314718056f;

@@ -50,6 +50,9 @@ class DecayedAttention {
                                  : std::pow(static_cast<double>(params_.decay), static_cast<double>(later));
   }
 
+  // Whether the score as it is says who is worth more.
+  bool is_importance() const noexcept { return !params_.age_normalised; }
+
   // What an entry is worth whose score is `score` and that `queries` queries could see (at least 1).
   float importance(float score, std::size_t queries) const noexcept {
     if (!params_.age_normalised) return score;
@@ -76,6 +79,7 @@ struct NoScore {
   float decay() const noexcept { return 1.0f; }
   std::size_t tail_rows() const noexcept { return 0; }
   double weight(std::size_t) const noexcept { return 1.0; }
+  bool is_importance() const noexcept { return false; }
   float importance(float, std::size_t) const noexcept { return 0.0f; }
   float merged(float a, float) const noexcept { return a; }
 };

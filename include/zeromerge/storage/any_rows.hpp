@@ -45,6 +45,9 @@ class AnyRows {
   void read(std::size_t slot, float* out) const noexcept {
     std::visit([&](const auto& r) { r.read(slot, out); }, rows_);
   }
+  void expect(std::size_t slot) const noexcept {
+    std::visit([&](const auto& r) { r.expect(slot); }, rows_);
+  }
   void write(std::size_t slot, const float* row) noexcept {
     std::visit([&](auto& r) { r.write(slot, row); }, rows_);
   }

@@ -4,14 +4,20 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
 #include "zeromerge/core/geometry.hpp"
 #include "zeromerge/kernels/layout.hpp"
-#include "zeromerge/storage/codec_q8.hpp"
 
 namespace zeromerge::detail {
+
+// The nearest whole number, halves to even, of |x| below 2^22: adding 1.5 * 2^23 leaves no room for a
+// fraction.
+inline int nearest(float x) noexcept {
+  return static_cast<int>(std::bit_cast<std::int32_t>(x + 12582912.0f) - 0x4b400000);
+}
 
 // The grid for values in [low, high]: its ends are f16 and it covers what it can.
 struct Grid4 {

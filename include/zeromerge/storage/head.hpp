@@ -92,6 +92,14 @@ class Head {
     values_.truncate(size_);
   }
 
+  // An entry is about to be appended: what that writes is fetched meanwhile.
+  void expect_one() const noexcept {
+    keys_.expect(size_);
+    values_.expect(size_);
+    for (const Block* block : {&score_, &mass_, &bias_, &position_})
+      if (block->data() != nullptr) __builtin_prefetch(block->data() + size_ * sizeof(float), 1);
+  }
+
   // Adds one entry of mass 1, score 0 behind the last; room must have been reserved. k, v: [head_dim].
   void append(const float* k, const float* v, std::uint32_t position) noexcept {
     const std::size_t slot = size_++;

@@ -8,7 +8,6 @@
 
 #include "zeromerge/kernels/kernels.hpp"
 #include "zeromerge/memory/block.hpp"
-#include "zeromerge/storage/codec_q8.hpp"
 
 namespace zeromerge {
 
@@ -48,16 +47,24 @@ class Keys {
     Stored column[kMaxHeadDim];
     for (std::size_t d = 0; d < head_dim_; ++d) column[d] = data()[place(slot, d)];
     if constexpr (std::is_same_v<T, q8>)
-      detail::decode_q8(column, head_dim_, scale()[slot], out);
+      kernels::decode_q8(column, head_dim_, scale()[slot], out);
     else
       kernels::widen(column, head_dim_, 1.0f, out);
+  }
+
+  // This slot is about to be written: its lines are fetched meanwhile.
+  void expect(std::size_t slot) const noexcept {
+    if (data() == nullptr) return;
+    const char* tile = reinterpret_cast<const char*>(data() + slot / kernels::kTile * kernels::kTile * dims_);
+    for (std::size_t i = 0; i < kernels::kTile * dims_ * sizeof(Stored); i += 64)
+      __builtin_prefetch(tile + i, 1);
   }
 
   void write(std::size_t slot, const float* k) noexcept {
     Stored column[kMaxHeadDim + 4];
     if constexpr (std::is_same_v<T, q8>) {
-      scale()[slot] = detail::encode_q8(k, head_dim_, column);
-      for (std::size_t d = head_dim_; d < dims_; ++d) column[d] = detail::kZeroQ8;
+      scale()[slot] = kernels::encode_q8(k, head_dim_, column);
+      for (std::size_t d = head_dim_; d < dims_; ++d) column[d] = kernels::kZeroQ8;
     } else {
       kernels::narrow(k, head_dim_, column);
       for (std::size_t d = head_dim_; d < dims_; ++d) column[d] = from_f32<T>(0.0f);

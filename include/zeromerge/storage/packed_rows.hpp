@@ -56,6 +56,9 @@ class PackedRows {
     else
       window_.read(slot - packed_, out);
   }
+  void expect(std::size_t slot) const noexcept {
+    if (slot >= packed_) window_.expect(slot - packed_);
+  }
   void write(std::size_t slot, const float* row) noexcept {
     if (slot < packed_)
       codec_.write(group(slot), slot % kernels::kGroup, row);

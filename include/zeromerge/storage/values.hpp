@@ -7,7 +7,6 @@
 
 #include "zeromerge/kernels/kernels.hpp"
 #include "zeromerge/memory/block.hpp"
-#include "zeromerge/storage/codec_q8.hpp"
 
 namespace zeromerge {
 
@@ -46,17 +45,24 @@ class Values {
       Stored row[kMaxHeadDim];
       for (std::size_t d = 0; d < head_dim_; ++d) row[d] = data()[place(slot, d)];
       if constexpr (std::is_same_v<T, q8>)
-        detail::decode_q8(row, head_dim_, scale()[slot], out);
+        kernels::decode_q8(row, head_dim_, scale()[slot], out);
       else
         kernels::widen(row, head_dim_, 1.0f, out);
     }
   }
 
+  // This slot is about to be written: its lines are fetched meanwhile.
+  void expect(std::size_t slot) const noexcept {
+    if (data() == nullptr) return;
+    const char* row = reinterpret_cast<const char*>(data() + slot / kPack * kPack * row_size_);
+    for (std::size_t i = 0; i < kPack * row_size_ * sizeof(Stored); i += 64) __builtin_prefetch(row + i, 1);
+  }
+
   void write(std::size_t slot, const float* v) noexcept {
     Stored row[kMaxHeadDim];
     if constexpr (std::is_same_v<T, q8>) {
-      scale()[slot] = detail::encode_q8(v, head_dim_, row);
-      std::fill(row + head_dim_, row + row_size_, detail::kZeroQ8);
+      scale()[slot] = kernels::encode_q8(v, head_dim_, row);
+      std::fill(row + head_dim_, row + row_size_, kernels::kZeroQ8);
     } else {
       kernels::narrow(v, head_dim_, row);
       std::fill(row + head_dim_, row + row_size_, from_f32<T>(0.0f));

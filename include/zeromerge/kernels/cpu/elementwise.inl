@@ -34,6 +34,32 @@ inline void decay_and_add(float* score, std::size_t n, float decay, const float*
   }
 }
 
+// The position of the least of n numbers (at least 1), the lowest of equal ones.
+inline std::size_t least(const float* x, std::size_t n) {
+  typedef float Floats __attribute__((vector_size(64), may_alias, aligned(4)));
+  typedef std::int32_t Ints __attribute__((vector_size(64)));
+  Floats best = Floats{} + std::numeric_limits<float>::max();
+  Ints at{}, now = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  std::size_t i = 0;
+  for (; i + 16 <= n; i += 16, now += 16) {
+    const Floats y = *reinterpret_cast<const Floats*>(x + i);
+    const Ints smaller = y < best;
+    best = smaller ? y : best;
+    at = smaller ? now : at;
+  }
+  float value = x[0];
+  std::size_t place = 0;
+  for (std::size_t k = 0; k < 16; ++k) {
+    const auto j = static_cast<std::size_t>(at[k]);
+    if (!(best[k] < value || (best[k] == value && j < place))) continue;
+    value = best[k];
+    place = j;
+  }
+  for (; i < n; ++i)
+    if (x[i] < value) value = x[place = i];
+  return place;
+}
+
 inline float dot(const float* x, const float* y, std::size_t n) {
   Vec sum = zero();
   std::size_t i = 0;
@@ -61,4 +87,43 @@ inline W largest_magnitude(const W* x, std::size_t n) {
   for (std::size_t k = 0; k < kLanes; ++k) most = std::max(most, static_cast<W>(top[k]));
   for (; i < n; ++i) most = std::max(most, static_cast<W>(x[i] & kMagnitude));
   return most;
+}
+
+// A row of 8 bits with one scale: x ~ scale * q, q in [-127, 127], stored as q + 128. Returns the scale; 0
+// for a row of zeros, or of numbers so small that their scale is not a normal number and cannot be divided
+// by.
+inline float encode_q8(const float* x, std::size_t n, std::uint8_t* q) {
+  typedef float Floats __attribute__((vector_size(64), may_alias, aligned(4)));
+  typedef std::int32_t Ints __attribute__((vector_size(64)));
+  typedef std::uint8_t Bytes __attribute__((vector_size(16)));
+  // Adding 1.5 * 2^23 to a number below 2^22 leaves no room for a fraction: its last bits are the nearest
+  // whole number.
+  constexpr float kWhole = 12582912.0f;
+  constexpr std::int32_t kWholeBits = 0x4b400000;
+  const float largest = std::bit_cast<float>(largest_magnitude(reinterpret_cast<const std::uint32_t*>(x), n));
+  const float scale = largest / 127.0f;
+  const float inverse = scale >= 1.2e-38f ? 1.0f / scale : 0.0f;
+  std::size_t d = 0;
+  for (; d + 16 <= n; d += 16) {
+    const Floats y = *reinterpret_cast<const Floats*>(x + d) * inverse + kWhole;
+    const Bytes bytes = __builtin_convertvector((Ints)y - (kWholeBits - 128), Bytes);
+    std::memcpy(q + d, &bytes, sizeof bytes);
+  }
+  for (; d < n; ++d)
+    q[d] =
+        static_cast<std::uint8_t>(std::bit_cast<std::int32_t>(x[d] * inverse + kWhole) - (kWholeBits - 128));
+  return inverse > 0.0f ? scale : 0.0f;
+}
+
+inline void decode_q8(const std::uint8_t* q, std::size_t n, float scale, float* x) {
+  typedef float Floats __attribute__((vector_size(64)));
+  typedef std::uint8_t Bytes __attribute__((vector_size(16)));
+  std::size_t d = 0;
+  for (; d + 16 <= n; d += 16) {
+    Bytes bytes;
+    std::memcpy(&bytes, q + d, sizeof bytes);
+    const Floats y = (__builtin_convertvector(bytes, Floats) - 128.0f) * scale;
+    std::memcpy(x + d, &y, sizeof y);
+  }
+  for (; d < n; ++d) x[d] = (static_cast<float>(q[d]) - 128.0f) * scale;
 }
