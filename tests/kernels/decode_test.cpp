@@ -18,7 +18,7 @@ using test::StoredValues;
 
 constexpr std::size_t kDims[] = {1, 5, 8, 24, 64, 72, 80, 96, 128, 256};
 constexpr std::size_t kGroups[] = {1, 2, 3, 4, 8, 16, 71};
-constexpr std::size_t kLengths[] = {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256};
+constexpr std::size_t kLengths[] = {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 511, 512};
 
 class DecodeKernels : public test::EachIsa {};
 
@@ -89,6 +89,30 @@ TEST_P(DecodeKernels, LogitsAreScaledProducts) {
   check_logits<bf16>();
   check_logits<q8>();
   check_logits<q4>();
+}
+
+TEST_P(DecodeKernels, LogitsReadNothingBehindTheTiles) {
+  for (const std::size_t dim : {1u, 3u, 5u, 7u, 15u, 17u, 33u})
+    for (const std::size_t group : {1u, 2u, 3u, 4u, 5u}) {
+      Random random(dim);
+      const std::size_t tiles = 3;
+      std::vector<float> keys = test::normals(random, tiles * dim * 16);
+      const std::vector<float> plain = keys;
+      keys.resize(keys.size() + 256, std::nanf(""));
+      const Queries q(random, group, dim);
+      std::vector<float> out(group * 48);
+      kernels::logits(q.rows.data(), q.stride, group, kernels::KeyTiles<float>{keys.data(), dim, nullptr}, 0,
+                      tiles, out.data(), 48, nullptr);
+      for (std::size_t g = 0; g < group; ++g)
+        for (std::size_t j = 0; j < 48; ++j) {
+          double expected = 0.0;
+          for (std::size_t d = 0; d < dim; ++d)
+            expected += static_cast<double>(q.row(g)[d]) *
+                        static_cast<double>(plain[(j / 16 * dim + d) * 16 + j % 16]);
+          ASSERT_NEAR(out[g * 48 + j], expected, 1e-5)
+              << "group " << group << " dim " << dim << " entry " << j;
+        }
+    }
 }
 
 TEST_P(DecodeKernels, LogitsBeginAtAnySegment) {

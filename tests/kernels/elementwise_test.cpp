@@ -1,8 +1,11 @@
 // kernels/cpu/elementwise.inl at every level.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "support/isa.hpp"
@@ -125,6 +128,65 @@ TEST_P(ElementwiseKernels, DecayAndAddSumsTheGroupIntoTheScore) {
         ASSERT_NEAR(score[j], expected, 3e-6) << "group " << group << " entry " << j;
       }
     }
+}
+
+TEST_P(ElementwiseKernels, LeastIsTheFirstOfTheLeast) {
+  for (std::size_t n = 1; n < 70; ++n)
+    for (int round = 0; round < 20; ++round) {
+      Random random(n * 100 + static_cast<std::size_t>(round));
+      std::vector<float> x(n);
+      for (float& y : x) y = static_cast<float>(random.between(0, round == 0 ? 0 : 9)) - 4.0f;
+      const auto expected = std::min_element(x.begin(), x.end()) - x.begin();
+      ASSERT_EQ(kernels::least(x.data(), n), static_cast<std::size_t>(expected)) << n;
+    }
+  const std::vector<float> none(20, std::numeric_limits<float>::infinity());
+  EXPECT_EQ(kernels::least(none.data(), none.size()), 0u);
+}
+
+TEST_P(ElementwiseKernels, LargestMagnitudeSeesEveryElementAndNaN) {
+  for (const std::size_t n : {0u, 1u, 15u, 16u, 31u, 32u, 33u, 100u})
+    for (std::size_t at = 0; at < n; ++at) {
+      std::vector<float> x(n, -0.5f);
+      const auto largest = [&] {
+        return std::bit_cast<float>(
+            kernels::largest_magnitude(reinterpret_cast<const std::uint32_t*>(x.data()), n));
+      };
+      ASSERT_EQ(largest(), 0.5f);
+      x[at] = -7.0f;
+      ASSERT_EQ(largest(), 7.0f) << at << " of " << n;
+      x[at] = -std::numeric_limits<float>::quiet_NaN();
+      ASSERT_TRUE(std::isnan(largest()));
+      std::vector<std::uint16_t> half(n, 0x8001);
+      half[at] = 0xfc00;
+      ASSERT_EQ(kernels::largest_magnitude(half.data(), n), 0x7c00);
+    }
+  EXPECT_EQ(kernels::largest_magnitude(static_cast<const std::uint32_t*>(nullptr), 0), 0u);
+}
+
+TEST_P(ElementwiseKernels, BytesAreTheNearestMultiplesOfTheScale) {
+  for (const std::size_t n : {1u, 15u, 16u, 17u, 64u, 80u}) {
+    Random random(n);
+    const auto x = test::normals(random, n, 3.0);
+    std::vector<std::uint8_t> q(n + 1, 77);
+    const double scale = static_cast<double>(kernels::encode_q8(x.data(), n, q.data()));
+    double largest = 0.0;
+    for (const float y : x) largest = std::max(largest, std::abs(static_cast<double>(y)));
+    ASSERT_NEAR(scale, largest / 127.0, 1e-7 * scale);
+    std::vector<float> back(n + 1, -1.0f);
+    kernels::decode_q8(q.data(), n, static_cast<float>(scale), back.data());
+    for (std::size_t i = 0; i < n; ++i) {
+      ASSERT_GE(q[i], 1);
+      ASSERT_NEAR(back[i], x[i], 0.5001 * scale) << i;
+      ASSERT_NEAR(back[i], scale * (q[i] - 128.0), 1e-6 * largest);
+    }
+    ASSERT_EQ(q[n], 77);
+    ASSERT_EQ(back[n], -1.0f);
+  }
+  std::vector<float> zeros(17, 0.0f), tiny(17, 1e-40f);
+  std::vector<std::uint8_t> q(17);
+  EXPECT_EQ(kernels::encode_q8(zeros.data(), 17, q.data()), 0.0f);
+  EXPECT_EQ(q, std::vector<std::uint8_t>(17, kernels::kZeroQ8));
+  EXPECT_EQ(kernels::encode_q8(tiny.data(), 17, q.data()), 0.0f);
 }
 
 INSTANTIATE_TEST_SUITE_P(Levels, ElementwiseKernels, testing::ValuesIn(test::available_isas()), test::isa_of);

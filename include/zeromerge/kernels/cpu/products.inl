@@ -39,7 +39,7 @@ ZEROMERGE_INLINE void in_fours(std::size_t group, const Run& run) {
 }
 
 // out[g][t * 16 + slot] = sum over steps of factors[g] * keys[t], for Tiles tiles. Each tile has Sets sums,
-// so that enough of them are in flight; steps is a multiple of Sets.
+// so that enough of them are in flight.
 template <class Op, int G, int Tiles, int Sets>
 ZEROMERGE_INLINE void dot_tiles(const typename Op::Factor* q, std::size_t q_stride,
                                 const typename Op::Stored* keys, std::size_t tile_size, std::size_t steps,
@@ -54,28 +54,30 @@ ZEROMERGE_INLINE void dot_tiles(const typename Op::Factor* q, std::size_t q_stri
       for (int t = 0; t < Tiles; ++t) sum[s][g][t] = Op::none();
     }
   }
-  for (std::size_t i = 0; i < steps; i += Sets) {
+  const auto step = [&](std::size_t i, std::size_t set) __attribute__((always_inline)) {
+    typename Op::Part part[Tiles][Op::kParts];
+    ZEROMERGE_UNROLL
+    for (int t = 0; t < Tiles; ++t)
+      Op::load(keys + static_cast<std::size_t>(t) * tile_size + i * 16 * Op::kPack, part[t]);
+    ZEROMERGE_UNROLL
+    for (int g = 0; g < G; ++g) {
+      ZEROMERGE_UNROLL
+      for (int p = 0; p < Op::kParts; ++p) {
+        const typename Op::Factor* f = q + static_cast<std::size_t>(g) * q_stride + i * Op::kParts + p;
+        ZEROMERGE_UNROLL
+        for (int t = 0; t < Tiles; ++t) sum[set][g][t] = Op::step(sum[set][g][t], part[t][p], f);
+      }
+    }
+  };
+  std::size_t i = 0;
+  for (; i + Sets <= steps; i += Sets) {
     ZEROMERGE_UNROLL
     for (std::size_t line = 0; line < Tiles * Sets * kStepBytes; line += 64)
       prefetch(ahead + i * Tiles * kStepBytes + line);
     ZEROMERGE_UNROLL
-    for (std::size_t s = 0; s < Sets; ++s) {
-      typename Op::Part part[Tiles][Op::kParts];
-      ZEROMERGE_UNROLL
-      for (int t = 0; t < Tiles; ++t)
-        Op::load(keys + static_cast<std::size_t>(t) * tile_size + (i + s) * 16 * Op::kPack, part[t]);
-      ZEROMERGE_UNROLL
-      for (int g = 0; g < G; ++g) {
-        ZEROMERGE_UNROLL
-        for (int p = 0; p < Op::kParts; ++p) {
-          const typename Op::Factor* f =
-              q + static_cast<std::size_t>(g) * q_stride + (i + s) * Op::kParts + p;
-          ZEROMERGE_UNROLL
-          for (int t = 0; t < Tiles; ++t) sum[s][g][t] = Op::step(sum[s][g][t], part[t][p], f);
-        }
-      }
-    }
+    for (std::size_t s = 0; s < Sets; ++s) step(i + s, s);
   }
+  for (; i < steps; ++i) step(i, 0);
   ZEROMERGE_UNROLL
   for (int g = 0; g < G; ++g) {
     ZEROMERGE_UNROLL

@@ -1,0 +1,91 @@
+// A decode step at its budget takes no memory and gives none back: neither by operator new, which this
+// program counts, nor from the system's pages, which the ledger and the arena count. A program of its own,
+// for it replaces operator new.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <string>
+
+#include "support/sequence.hpp"
+
+namespace {
+std::atomic<std::size_t> allocations{0};
+
+void* counted(std::size_t bytes, std::size_t alignment) {
+  ++allocations;
+  void* p = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  if (p == nullptr) throw std::bad_alloc();
+  return p;
+}
+}  // namespace
+
+void* operator new(std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
+void* operator new[](std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
+void* operator new(std::size_t bytes, std::align_val_t a) {
+  return counted(bytes, static_cast<std::size_t>(a));
+}
+void* operator new[](std::size_t bytes, std::align_val_t a) {
+  return counted(bytes, static_cast<std::size_t>(a));
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete[](void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
+void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+
+namespace zeromerge {
+namespace {
+
+TEST(DecodeStep, TheCountSeesAnAllocation) {
+  const std::size_t before = allocations;
+  delete new int(3);
+  EXPECT_GT(allocations, before);
+}
+
+void expect_no_allocation(const std::string& spec, const Executor& executor) {
+  SCOPED_TRACE(spec);
+  const Geometry g{.layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 64};
+  const test::Tokens t(g, 1100, 3);
+  auto cache = make_cache(spec, g, {.executor = executor});
+  std::vector<float> out(g.query_heads * g.head_dim);
+  const OutView to = out_rows(out.data(), 1, g.query_heads, g.head_dim);
+  const auto decode = [&](std::size_t token) {
+    for (std::size_t l = 0; l < g.layers; ++l)
+      cache->layer(l).decode(t.queries(token, 1), t.keys(token, 1), t.values(token, 1), to);
+  };
+  for (std::size_t l = 0; l < g.layers; ++l) test::prefill(cache->layer(l), t, 0, 900);
+  for (std::size_t token = 900; token < 940; ++token) decode(token);
+  const std::size_t counted = allocations;
+  const std::size_t held = cache->bytes().held;
+#if defined(__linux__)
+  const std::size_t pages = Arena::shared().used();
+#endif
+  for (std::size_t token = 940; token < t.count; ++token) decode(token);
+  EXPECT_EQ(allocations, counted);
+  EXPECT_EQ(cache->bytes().held, held);
+#if defined(__linux__)
+  EXPECT_EQ(Arena::shared().used(), pages);
+#endif
+}
+
+TEST(DecodeStep, AllocatesNothingAtItsBudget) {
+  for (const char* storage : {"f32", "f16", "bf16", "q8", "q4"})
+    for (const char* policy :
+         {"zeromerge:budget=200", "zeromerge:budget=200,residual=10%", "zeromerge:budget=200,merge=drop",
+          "zeromerge:budget=200,importance=mean", "zeromerge:budget=200,heads=adaptive",
+          "zeromerge:budget=200,metric=l2,residual=5", "zeromerge:budget=200,reference=1"})
+      expect_no_allocation(std::string(policy) + ",storage=" + storage, serial());
+}
+
+TEST(DecodeStep, AllocatesNothingWithThreads) {
+  expect_no_allocation("zeromerge:budget=700", threads(2));
+  expect_no_allocation("zeromerge:budget=700,storage=q4", threads(2));
+}
+
+}  // namespace
+}  // namespace zeromerge

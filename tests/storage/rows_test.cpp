@@ -1,0 +1,235 @@
+// Keys and values in every stored type: what is written reads back within the type's step, entries move as
+// they are, and the bytes are those promised.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "support/random.hpp"
+#include "zeromerge/storage/any_rows.hpp"
+
+namespace zeromerge {
+namespace {
+
+using test::Random;
+
+constexpr std::size_t kDims[] = {1, 5, 8, 24, 64, 80, 96, 128, 256};
+constexpr std::size_t kCounts[] = {1, 15, 16, 17, 31, 32, 33, 63, 64, 65};
+
+// Half a step of a row in this type: what rounding may change, and a little for the rounding of the step
+// itself.
+double half_step(StorageType type, float low, float high, double x) {
+  const double most = std::max(std::abs(static_cast<double>(low)), std::abs(static_cast<double>(high)));
+  switch (type) {
+    case StorageType::f32:
+      return 0.0;
+    case StorageType::f16:
+      return std::abs(x) * 0x1p-11 + 0x1p-25;
+    case StorageType::bf16:
+      return std::abs(x) * 0x1p-8 + 1e-40;
+    case StorageType::q8:
+      return most / 254.0 * 1.001;
+    default:  // a q4 grid's end and step are f16, in steps of 2^-24 where that is all there is
+      return static_cast<double>(high - low) / 30.0 * 1.01 + most * 0x1p-9 + 15.0 * 0x1p-25;
+  }
+}
+
+template <class Rows>
+struct Filled {
+  std::size_t n, dim;
+  ByteLedger ledger;
+  Rows rows;
+  std::vector<float> plain;
+
+  Filled(StorageType type, std::size_t count, std::size_t head_dim, std::uint64_t seed, double scale = 1.0)
+      : n(count), dim(head_dim), rows(head_dim, &ledger, type) {
+    Random random(seed);
+    plain = test::normals(random, n * dim, scale);
+    rows.resize(n);
+    for (std::size_t j = 0; j < n; ++j) rows.write(j, plain.data() + j * dim);
+  }
+  std::vector<float> row(std::size_t j) const {
+    std::vector<float> x(dim);
+    rows.read(j, x.data());
+    return x;
+  }
+};
+
+// The ends of the numbers that share a scale with element d of row j: for q4 keys the channel of the group,
+// for q4 values 32 channels of the row; else the row.
+template <class Rows>
+std::pair<float, float> shared_range(const Filled<Rows>& f, StorageType type, bool keys, std::size_t j,
+                                     std::size_t d) {
+  float low = std::numeric_limits<float>::max(), high = -low;
+  const auto take = [&](std::size_t row, std::size_t channel) {
+    low = std::min(low, f.plain[row * f.dim + channel]);
+    high = std::max(high, f.plain[row * f.dim + channel]);
+  };
+  if (type == StorageType::q4 && keys) {
+    for (std::size_t i = j / 32 * 32; i < std::min(f.n, j / 32 * 32 + 32); ++i) take(i, d);
+  } else {
+    const std::size_t group = type == StorageType::q4 ? 32 : f.dim;
+    for (std::size_t i = d / group * group; i < std::min(f.dim, d / group * group + group); ++i) take(j, i);
+  }
+  return {low, high};
+}
+
+template <class Rows>
+void expect_within_a_step(const Filled<Rows>& f, StorageType type, bool keys) {
+  const std::size_t packed = type == StorageType::q4 ? f.n / 32 * 32 : 0;
+  for (std::size_t j = 0; j < f.n; ++j) {
+    const auto read = f.row(j);
+    const bool window = type == StorageType::q4 && j >= packed;
+    for (std::size_t d = 0; d < f.dim; ++d) {
+      const double x = static_cast<double>(f.plain[j * f.dim + d]);
+      const auto [low, high] = shared_range(f, type, keys, j, d);
+      const double step = half_step(window ? StorageType::f16 : type, low, high, x);
+      ASSERT_NEAR(static_cast<double>(read[d]), x, step) << "row " << j << " of " << f.n << " dim " << d;
+    }
+  }
+}
+
+class StoredAs : public testing::TestWithParam<StorageType> {};
+INSTANTIATE_TEST_SUITE_P(Types, StoredAs,
+                         testing::Values(StorageType::f32, StorageType::f16, StorageType::bf16,
+                                         StorageType::q8, StorageType::q4),
+                         [](const auto& test) { return std::string(storage_name(test.param)); });
+
+template <class Rows>
+void check_reading(StorageType type, bool keys) {
+  for (const std::size_t dim : kDims)
+    for (const std::size_t n : kCounts) {
+      SCOPED_TRACE(testing::Message() << (keys ? "keys " : "values ") << n << " x " << dim);
+      Filled<Rows> f(type, n, dim, n * 300 + dim);
+      f.rows.settle(n, n);
+      expect_within_a_step(f, type, keys);
+      if (testing::Test::HasFailure()) return;
+    }
+}
+
+TEST_P(StoredAs, RowsReadWithinHalfAStep) {
+  check_reading<Keys<any_storage>>(GetParam(), true);
+  check_reading<Values<any_storage>>(GetParam(), false);
+}
+
+template <class Rows>
+void check_extremes(StorageType type, bool keys) {
+  for (const double scale : {0.0, 1e-30, 1e-6, 1e4}) {
+    SCOPED_TRACE(testing::Message() << (keys ? "keys" : "values") << " of magnitude " << scale);
+    Filled<Rows> f(type, 64, 24, 9, scale);
+    f.rows.settle(64, 64);
+    for (std::size_t j = 0; j < f.n; ++j)
+      for (const float x : f.row(j)) ASSERT_TRUE(std::isfinite(x));
+    if (scale != 1e-30) expect_within_a_step(f, type, keys);
+    for (std::size_t j = 0; scale == 0.0 && j < f.n; ++j) ASSERT_EQ(f.row(j), std::vector<float>(24, 0.0f));
+  }
+}
+
+TEST_P(StoredAs, ZerosTinyAndLargeRowsStayFinite) {
+  check_extremes<Keys<any_storage>>(GetParam(), true);
+  check_extremes<Values<any_storage>>(GetParam(), false);
+}
+
+// Moving an entry within what is stored plainly (all but q4's groups) changes no bit.
+template <class Rows>
+void check_moves(StorageType type) {
+  Filled<Rows> f(type, 40, 24, 3);
+  const auto third = f.row(3), last = f.row(39);
+  f.rows.copy(f.rows, 3, 20);
+  EXPECT_EQ(f.row(20), third);
+  f.rows.exchange(3, 39);
+  EXPECT_EQ(f.row(3), last);
+  EXPECT_EQ(f.row(39), third);
+  Filled<Rows> other(type, 40, 24, 4);
+  other.rows.copy(f.rows, 39, 0);
+  EXPECT_EQ(other.row(0), third);
+  other.rows.swap(f.rows);
+  EXPECT_EQ(f.row(0), third);
+}
+
+TEST_P(StoredAs, EntriesMoveAsTheyAre) {
+  check_moves<Keys<any_storage>>(GetParam());
+  check_moves<Values<any_storage>>(GetParam());
+}
+
+TEST_P(StoredAs, RowsTakeTheBytesPromised) {
+  const std::size_t n = 4096, dim = 64;
+  double bits[] = {32.0, 16.0, 16.0, 8.0 + 32.0 / 64.0, 4.0 + 1.0};
+  const double expected = bits[static_cast<int>(GetParam())] / 8.0 * static_cast<double>(n * dim);
+  Filled<Keys<any_storage>> keys(GetParam(), n, dim, 1);
+  Filled<Values<any_storage>> values(GetParam(), n, dim, 2);
+  keys.rows.settle(n, n);
+  values.rows.settle(n, n);
+  const double window = GetParam() == StorageType::q4 ? 32.0 * 2.0 * static_cast<double>(dim) : 0.0;
+  for (const std::size_t bytes : {keys.rows.bytes(), values.rows.bytes()}) {
+    EXPECT_GE(static_cast<double>(bytes), expected);
+    EXPECT_LE(static_cast<double>(bytes), expected + window + 2.0 * 4096.0);
+  }
+  EXPECT_EQ(keys.ledger.held(), keys.rows.bytes());
+  keys.rows.clear();
+  EXPECT_EQ(keys.ledger.held(), 0u);
+}
+
+// ---- the window of q4
+
+template <class Rows>
+void check_window() {
+  ByteLedger ledger;
+  Rows rows(24, &ledger);
+  Random random(8);
+  rows.settle(0, 100);
+  std::vector<float> before(24);
+  for (std::size_t j = 0; j < 70; ++j) {
+    const auto x = test::normals(random, 24);
+    rows.write(j, x.data());
+    rows.pack(j + 1);
+    ASSERT_EQ(rows.view().packed, (j + 1) / 32 * 32) << j;
+    if (rows.view().packed > j) continue;
+    std::vector<float> y(24);
+    rows.read(j, y.data());
+    for (std::size_t d = 0; d < 24; ++d) ASSERT_NEAR(y[d], x[d], std::abs(x[d]) * 0x1p-10f + 1e-6f);
+  }
+}
+
+TEST(PackedRows, AGroupIsPackedWhenItsThirtySecondEntryCame) {
+  check_window<Keys<q4>>();
+  check_window<Values<q4>>();
+}
+
+// What is written into a standing group stays near, and its neighbours do not drift although they are laid
+// out anew.
+template <class Rows>
+void check_rewriting(bool keys) {
+  Filled<Rows> f(StorageType::q4, 64, 64, 5);
+  f.rows.settle(64, 64);
+  Random random(6);
+  for (int round = 0; round < 200; ++round) {
+    const std::size_t j = random.between(0, 63);
+    const auto x = test::normals(random, 64, round % 7 == 0 ? 3.0 : 1.0);
+    std::copy(x.begin(), x.end(), f.plain.begin() + static_cast<std::ptrdiff_t>(j * 64));
+    f.rows.write(j, x.data());
+    const auto read = f.row(j);
+    for (std::size_t d = 0; d < 64; ++d) ASSERT_NEAR(read[d], x[d], 0.7) << (keys ? "key" : "value") << d;
+  }
+  double error = 0.0, size = 0.0;
+  for (std::size_t j = 0; j < 64; ++j) {
+    const auto read = f.row(j);
+    for (std::size_t d = 0; d < 64; ++d) {
+      const double x = static_cast<double>(f.plain[j * 64 + d]);
+      error += (static_cast<double>(read[d]) - x) * (static_cast<double>(read[d]) - x);
+      size += x * x;
+    }
+  }
+  EXPECT_LT(std::sqrt(error / size), 0.2);
+}
+
+TEST(PackedRows, EntriesOfAStandingGroupCanBeWrittenAgain) {
+  check_rewriting<Keys<q4>>(true);
+  check_rewriting<Values<q4>>(false);
+}
+
+}  // namespace
+}  // namespace zeromerge
