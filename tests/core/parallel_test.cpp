@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <thread>
 #include <vector>
@@ -57,6 +58,21 @@ TEST(Parallel, APoolOfOneStartsNoThread) {
   ThreadPool pool(1);
   pool(4,
        [caller = std::this_thread::get_id()](std::size_t) { EXPECT_EQ(std::this_thread::get_id(), caller); });
+}
+
+TEST(Parallel, APoolWakesFromAnyPause) {
+  const Executor executor = threads(2);
+  for (const int microseconds : {0, 5, 20, 40, 200, 5000, 0, 100}) {
+    std::this_thread::sleep_for(std::chrono::microseconds(microseconds));
+    for (int loop = 0; loop < 20; ++loop) expect_each_index_once(executor, 7);
+  }
+}
+
+TEST(Parallel, PoolsComeAndGo) {
+  for (int i = 0; i < 100; ++i) {
+    ThreadPool pool(3);
+    if (i % 2 == 0) expect_each_index_once([&](std::size_t n, LoopBody body) { pool(n, body); }, 5);
+  }
 }
 
 TEST(Parallel, CopiesOfAnExecutorShareThePool) {

@@ -315,28 +315,39 @@ TEST_F(AttentionOp, LongPastAcrossStepsOfTheView) {
   expect_calls(9, 0);
 }
 
-// What is not plain attention over the cells is none of the plug-in's.
-TEST_F(AttentionOp, SoftCapSinksAndAlibiAreTheEngines) {
-  for (const int what : {0, 1, 2}) {
+// Capped logits (Gemma 2) and sinks (gpt-oss) are the cache's, apart and together.
+TEST_F(AttentionOp, SoftCapAndSinks) {
+  for (const int what : {1, 2, 3}) {
     SCOPED_TRACE(what);
+    engine.reset_statistics();
     Shape shape;
-    shape.group = 3;
-    if (what == 0) shape.softcap = 5.0f;
-    if (what == 1) shape.sinks = true;
-    if (what == 2) shape.max_bias = 8.0f;
+    if ((what & 1) != 0) shape.softcap = 5.0f;
+    shape.sinks = (what & 2) != 0;
     Layer layer(shape);
-    for (const auto& [cell, tokens] : {std::pair<std::int64_t, std::int64_t>{0, 33}, {33, 1}, {34, 1}}) {
-      std::vector<std::int64_t> written;
-      for (std::int64_t t = 0; t < tokens; ++t) written.push_back(cell + t);
-      const double worst =
-          layer.step({written}, 256, [&, first = cell](std::int64_t, std::int64_t t, std::int64_t j) {
-            return Visible{j <= first + t, what == 2 ? static_cast<float>(first + t - j) : 0.0f};
-          });
-      EXPECT_GE(worst, 0.0);
-      EXPECT_LT(worst, kEngine);
-    }
-    expect_calls(0, 0);
+    EXPECT_LT(layer.causal(0, 33), kCache);
+    EXPECT_LT(layer.causal(33, 7), kCache);
+    EXPECT_LT(layer.causal(40, 1), kCache);
+    EXPECT_LT(layer.causal(41, 1), kCache);
+    expect_calls(4, 0);
   }
+}
+
+// Distances in the mask are none of the plug-in's.
+TEST_F(AttentionOp, AlibiIsTheEngines) {
+  Shape shape;
+  shape.max_bias = 8.0f;
+  Layer layer(shape);
+  for (const auto& [cell, tokens] : {std::pair<std::int64_t, std::int64_t>{0, 33}, {33, 1}, {34, 1}}) {
+    std::vector<std::int64_t> written;
+    for (std::int64_t t = 0; t < tokens; ++t) written.push_back(cell + t);
+    const double worst =
+        layer.step({written}, 256, [&, first = cell](std::int64_t, std::int64_t t, std::int64_t j) {
+          return Visible{j <= first + t, static_cast<float>(first + t - j)};
+        });
+    EXPECT_GE(worst, 0.0);
+    EXPECT_LT(worst, kEngine);
+  }
+  expect_calls(0, 0);
 }
 
 // A sliding window, as a mask over a cache of full size.

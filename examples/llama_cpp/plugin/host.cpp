@@ -7,6 +7,7 @@
 #include "ggml-backend-impl.h"
 #include "ggml-impl.h"
 #include "settings.hpp"
+#include "zeromerge/core/openmp.hpp"
 #include "zeromerge/kernels/kernels.hpp"
 
 namespace zeromerge::plugin {
@@ -24,9 +25,12 @@ bool takes_attention(const ggml_tensor* op) {
   const ggml_tensor* k = op->src[1];
   const ggml_tensor* v = op->src[2];
   const ggml_tensor* mask = op->src[3];
+  const ggml_tensor* sinks = op->src[4];
   Element type;
-  const bool plain = mask != nullptr && op->src[4] == nullptr && float_parameter(op, 1) == 0.0f &&
-                     float_parameter(op, 2) == 0.0f;
+  const bool plain = mask != nullptr && float_parameter(op, 1) == 0.0f && float_parameter(op, 2) >= 0.0f;
+  if (sinks != nullptr &&
+      (sinks->type != GGML_TYPE_F32 || !ggml_is_contiguous(sinks) || ggml_nelements(sinks) != q->ne[2]))
+    return false;
   if (!plain || mask->type != GGML_TYPE_F16 || mask->ne[2] != 1) return false;
   if (q->type != GGML_TYPE_F32 || op->type != GGML_TYPE_F32) return false;
   if (!element_of_type(k->type, type) || !element_of_type(v->type, type)) return false;
@@ -109,15 +113,7 @@ bool takes(const ggml_tensor* op) {
 // The engine's CPU kernels run on OpenMP's threads; using the same ones means that no two sets of threads
 // wait for each other while spinning.
 Host::Host() : workspace_(std::make_shared<Workspace>()) {
-  executor_ = [this](std::size_t count, LoopBody body) {
-    const int threads = static_cast<int>(std::min<std::size_t>(count, static_cast<std::size_t>(threads_)));
-    if (threads <= 1) {
-      for (std::size_t i = 0; i < count; ++i) body(i);
-      return;
-    }
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
-    for (std::size_t i = 0; i < count; ++i) body(i);
-  };
+  executor_ = [this](std::size_t count, LoopBody body) { OpenMp{threads_}(count, body); };
 }
 
 Host::~Host() {
@@ -218,7 +214,16 @@ bool Host::attend(ggml_tensor* op) {
         written.push_back(static_cast<std::size_t>(row % k->ne[1]));
     auto& cache = layer.streams[stream];
     if (!cache) cache = std::make_unique<Stream>(k, v, stream, executor_, workspace_);
-    const Call call{op->src[0], op->src[1], op->src[2], op->src[3], op, s, stream, float_parameter(op, 0)};
+    const Call call{op->src[0],
+                    op->src[1],
+                    op->src[2],
+                    op->src[3],
+                    op->src[4],
+                    op,
+                    s,
+                    stream,
+                    float_parameter(op, 0),
+                    float_parameter(op, 2)};
     const Seen& seen = see(k, op->src[3], call.tokens(), s, stream, std::move(written));
     if (cache->attend(call, seen.sight, seen.past == Watch::Past::edited)) answered.push_back(s);
     if (watch_.watches(k) && (seen.past != Watch::Past::same || cache->has_read_again()))

@@ -150,6 +150,7 @@ void Stream::restart(const Call& call) {
   g.kv_heads = static_cast<std::size_t>(call.k->ne[2]);
   g.head_dim = static_cast<std::size_t>(call.k->ne[0]);
   g.scale = call.scale;
+  g.logit_softcap = call.softcap;
   CacheOptions options;
   options.executor = executor_;
   options.workspace = workspace_;
@@ -196,6 +197,8 @@ void Stream::run(const Call& call, const std::vector<std::size_t>& written) {
   out.token_stride = static_cast<std::ptrdiff_t>(call.out->nb[2]);
   out.head_stride = static_cast<std::ptrdiff_t>(call.out->nb[1]);
   AnyLayer& layer = cache_->layer(0);
+  if (call.sinks != nullptr)
+    layer.set_sink_logits({static_cast<const float*>(call.sinks->data), cache_->geometry().query_heads});
   if (call.tokens() == 1 && settle_ == 0) {
     layer.decode(q, k, v, out);
   } else {

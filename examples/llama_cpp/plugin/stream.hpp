@@ -18,14 +18,16 @@ namespace zeromerge::plugin {
 
 // The operands of one attention call, one stream of it.
 struct Call {
-  const ggml_tensor* q;     // f32 [dim][tokens][query heads][streams]
-  const ggml_tensor* k;     // [dim][cells in view][kv heads][streams]
-  const ggml_tensor* v;     // likewise
-  const ggml_tensor* mask;  // f16 [cells in view][tokens][1][streams or 1]
-  ggml_tensor* out;         // f32 [dim][query heads][tokens][streams]
-  std::size_t stream;       // in the view
-  std::size_t cell_stream;  // in the cache tensors
+  const ggml_tensor* q;      // f32 [dim][tokens][query heads][streams]
+  const ggml_tensor* k;      // [dim][cells in view][kv heads][streams]
+  const ggml_tensor* v;      // likewise
+  const ggml_tensor* mask;   // f16 [cells in view][tokens][1][streams or 1]
+  const ggml_tensor* sinks;  // f32 [query heads] or null
+  ggml_tensor* out;          // f32 [dim][query heads][tokens][streams]
+  std::size_t stream;        // in the view
+  std::size_t cell_stream;   // in the cache tensors
   float scale;
+  float softcap;  // 0: none
 
   std::size_t tokens() const { return static_cast<std::size_t>(q->ne[1]); }
   std::size_t cells() const { return static_cast<std::size_t>(k->ne[1]); }

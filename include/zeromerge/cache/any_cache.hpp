@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,6 +22,7 @@ class AnyLayer {
   virtual void attend(const RowView& q, const OutView& out, float* lse = nullptr) = 0;
   virtual void extend(const RowView& k, const RowView& v) = 0;
   virtual void finish_prompt() = 0;
+  virtual void set_sink_logits(std::span<const float> sinks) = 0;
   virtual void clear() = 0;
   virtual bool can_truncate() const = 0;
   virtual void truncate(std::size_t tokens) = 0;
@@ -72,6 +74,7 @@ class LayerAdapter final : public AnyLayer {
   void attend(const RowView& q, const OutView& out, float* lse) override { layer_.attend(q, out, lse); }
   void extend(const RowView& k, const RowView& v) override { layer_.extend(k, v); }
   void finish_prompt() override { layer_.finish_prompt(); }
+  void set_sink_logits(std::span<const float> sinks) override { layer_.set_sink_logits(sinks); }
   void clear() override { layer_.clear(); }
   bool can_truncate() const override { return layer_.can_truncate(); }
   void truncate(std::size_t tokens) override { layer_.truncate(tokens); }

@@ -1,6 +1,7 @@
 // Which instruction set the kernels use: detected once from the CPU, lowered by the environment variable
 // ZEROMERGE_ISA=portable|avx2|avx512|avx512vnni|avx512bf16 or by set_isa() (tests run every level the CPU
-// has). Each level includes those before it.
+// has). Each level includes those before it. A wish that is no level of the CPU changes nothing and is shown
+// by cpu_features().
 #pragma once
 
 #include <atomic>
@@ -47,17 +48,22 @@ inline Isa detected_isa() noexcept {
 
 namespace detail {
 
-inline Isa isa_from_environment() noexcept {
+// What the environment asks for: a level this CPU has, else the best and in `refused` the wish.
+struct WishedIsa {
+  Isa level;
+  const char* refused = nullptr;
+};
+inline WishedIsa isa_from_environment() noexcept {
   const Isa best = detected_isa();
   const char* wish = std::getenv("ZEROMERGE_ISA");
-  if (wish == nullptr) return best;
+  if (wish == nullptr || *wish == '\0') return {best};
   for (const Isa isa : kIsaLevels)
-    if (std::string_view(wish) == isa_name(isa) && isa <= best) return isa;
-  return best;
+    if (std::string_view(wish) == isa_name(isa) && isa <= best) return {isa};
+  return {best, wish};
 }
 
 inline std::atomic<Isa>& current_isa() noexcept {
-  static std::atomic<Isa> current{isa_from_environment()};
+  static std::atomic<Isa> current{isa_from_environment().level};
   return current;
 }
 
@@ -77,15 +83,18 @@ inline void set_isa(Isa level) {
 struct CpuFeatures {
   Isa used;
   Isa detected;
-  bool avx2;    // with FMA and F16C
-  bool avx512;  // F, BW, DQ, VL
-  bool vnni;    // byte dot products: q8
-  bool bf16;    // bf16 dot products: bf16 and q4
+  bool avx2;            // with FMA and F16C
+  bool avx512;          // F, BW, DQ, VL
+  bool vnni;            // byte dot products: q8
+  bool bf16;            // bf16 dot products: bf16 and q4
+  const char* refused;  // what ZEROMERGE_ISA asks for, if that is no level of this CPU; else null
 
-  // For example "avx512bf16" or "avx2 (of avx512bf16)".
+  // For example "avx512bf16", "avx2 (of avx512bf16)" or "avx2 (ZEROMERGE_ISA=avx512 is no level of this
+  // CPU)".
   std::string text() const {
     std::string name = isa_name(used);
     if (used != detected) name += std::string(" (of ") + isa_name(detected) + ")";
+    if (refused != nullptr) name += std::string(" (ZEROMERGE_ISA=") + refused + " is no level of this CPU)";
     return name;
   }
 };
@@ -97,7 +106,8 @@ inline CpuFeatures cpu_features() noexcept {
           used >= Isa::avx2,
           used >= Isa::avx512,
           used >= Isa::avx512vnni,
-          used >= Isa::avx512bf16};
+          used >= Isa::avx512bf16,
+          detail::isa_from_environment().refused};
 }
 
 }  // namespace zeromerge

@@ -42,7 +42,13 @@
 #else
 #define ZEROMERGE_BUILT_MATH strict
 #endif
-#if defined(__AVX512F__)
+#if defined(__AVX512FP16__)
+#define ZEROMERGE_BUILT_CPU avx512fp16
+#elif defined(__AVX512BF16__)
+#define ZEROMERGE_BUILT_CPU avx512bf16
+#elif defined(__AVX512VNNI__)
+#define ZEROMERGE_BUILT_CPU avx512vnni
+#elif defined(__AVX512F__)
 #define ZEROMERGE_BUILT_CPU avx512
 #elif defined(__AVX2__)
 #define ZEROMERGE_BUILT_CPU avx2
