@@ -63,10 +63,12 @@ class Group {
         threads_(threads),
         options_(options),
         data_(shape, entries),
-        arithmetic_(threads) {}
+        arithmetic_(threads),
+        converted_(shape.query_heads / shape.kv_heads, threads) {}
 
   void run(Report& report) {
     contenders_.push_back({"arithmetic", [this] { arithmetic_.step(); }});
+    contenders_.push_back({"converted", [this] { converted_.step(); }});
     for (const std::string& type : options_.types) add_ours(type);
     if (options_.peers)
       for (const PeerKind& kind : kPeers)
@@ -113,6 +115,8 @@ class Group {
     const double flops = shape_.flops(static_cast<double>(entries_));
     const double computing = flops / arithmetic_.flops() * times.at("arithmetic").seconds;
     const double limit = std::max(times.at("read " + type).seconds, computing);
+    const double converting =
+        type == "f16" ? flops / converted_.flops() * times.at("converted").seconds : computing;
     std::optional<double> ggml, best;
     for (const auto& [name, timing] : times) {
       if (!name.starts_with("ggml " + peer_type(type))) continue;
@@ -136,6 +140,8 @@ class Group {
             {"share_of_limit", limit / seconds},
             {"share_of_peak", computing / seconds},
             {"peak_gflop_per_s", flops / computing * 1e-9},
+            {"converted_peak_gflop_per_s", flops / converting * 1e-9},
+            {"share_with_conversions", std::max(times.at("read " + type).seconds, converting) / seconds},
             {"bound_by", times.at("read " + type).seconds >= limit ? "reading" : "arithmetic"},
             {"ggml_us", ggml ? Json(*ggml * 1e6) : Json()},
             {"ggml_best_us", best ? Json(*best * 1e6) : Json()},
@@ -150,6 +156,7 @@ class Group {
   const Options& options_;
   StepData data_;
   Arithmetic arithmetic_;
+  ConvertedArithmetic converted_;
   std::vector<std::unique_ptr<OurStep>> ours_;
   std::vector<std::unique_ptr<Reader>> readers_;
   std::vector<std::unique_ptr<GgmlPeer>> peers_;
@@ -171,6 +178,7 @@ Report new_report() {
            {"read_gb_per_s", "read GB/s", "%.1f"},
            {"peak_gflop_per_s", "peak GFLOP/s", "%.1f"},
            {"share_of_limit", "of limit", "%.2f"},
+           {"share_with_conversions", "with cvt", "%.2f"},
            {"bound_by", "bound by"},
            {"ggml_us", "ggml us", "%.1f"},
            {"ggml_best_us", "best us", "%.1f"},
@@ -197,6 +205,8 @@ void summarise(Report& report) {
       "limit: the longer of reading the same bytes in the same rotation and as many f32 multiply-adds on "
       "registers, "
       "both timed among the contenders");
+  report.note(
+      "with cvt: the same limit where f16 is converted before it is multiplied, which takes the same units");
   report.note(
       "ggml: flash attention over llama.cpp's cache of the same kind (f16, q8_0, q4_0); best: the fastest of "
       "that, the "

@@ -51,6 +51,35 @@ float multiply_add_avx512(std::size_t rounds) {
   for (int k = 0; k < 12; ++k) total += _mm512_cvtss_f32(sum[k]);
   return total;
 }
+template <int G>
+float convert_and_multiply_avx512(std::size_t rounds) {
+  constexpr int kVectors = 12 / G;
+  alignas(64) static const unsigned char stored[2048] = {};
+  __m512 sum[kVectors][G], factor[G];
+  ZEROMERGE_UNROLL
+  for (int g = 0; g < G; ++g) {
+    factor[g] = _mm512_set1_ps(0.5f);
+    ZEROMERGE_UNROLL
+    for (int v = 0; v < kVectors; ++v) sum[v][g] = _mm512_setzero_ps();
+  }
+  for (std::size_t i = 0; i < rounds; ++i) {
+    const unsigned char* at = stored + i % 2 * 1024;
+    ZEROMERGE_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      __m512 x;
+      asm volatile("vcvtph2ps %1, %0" : "=v"(x) : "m"(*reinterpret_cast<const __m256i*>(at + v * 32)));
+      ZEROMERGE_UNROLL
+      for (int g = 0; g < G; ++g) asm("vfmadd231ps %2, %1, %0" : "+v"(sum[v][g]) : "v"(x), "v"(factor[g]));
+    }
+  }
+  float total = 0.0f;
+  ZEROMERGE_UNROLL
+  for (int g = 0; g < G; ++g) {
+    ZEROMERGE_UNROLL
+    for (int v = 0; v < kVectors; ++v) total += _mm512_cvtss_f32(sum[v][g]);
+  }
+  return total;
+}
 void read_avx512(const char* data, std::size_t bytes, std::size_t ahead) {
   __m512i sum[8] = {};
   for (std::size_t i = 0; i + 512 <= bytes; i += 512) {
@@ -166,6 +195,28 @@ void Arithmetic::step() const {
 
 double Arithmetic::flops() const {
   return multiply_add_loop().flops * static_cast<double>(kArithmeticRounds * threads_);
+}
+
+ConvertedArithmetic::ConvertedArithmetic(std::size_t group, std::size_t threads)
+    : run_(multiply_add_loop().run), round_flops_(multiply_add_loop().flops), threads_(threads) {
+#if defined(__x86_64__)
+  if (zeromerge::isa() < Isa::avx512) return;
+  round_flops_ = 12 * 16 * 2;  // of any group: twelve sums
+  run_ = group == 1   ? convert_and_multiply_avx512<1>
+         : group == 2 ? convert_and_multiply_avx512<2>
+         : group == 3 ? convert_and_multiply_avx512<3>
+                      : convert_and_multiply_avx512<4>;
+#else
+  (void)group;
+#endif
+}
+
+void ConvertedArithmetic::step() const {
+  executor_of(threads_)(threads_, [&](std::size_t) { benchmark::DoNotOptimize(run_(kArithmeticRounds)); });
+}
+
+double ConvertedArithmetic::flops() const {
+  return round_flops_ * static_cast<double>(kArithmeticRounds * threads_);
 }
 
 Reader::Reader(std::size_t bytes, std::size_t parts, std::size_t threads)

@@ -28,6 +28,21 @@ class Arithmetic {
   std::size_t threads_;
 };
 
+// The same where every vector is converted from f16 before `group` multiply-adds use it, from the nearest
+// cache: what arithmetic on stored f16 can reach, since conversions take the same units. Without AVX-512: as
+// Arithmetic.
+class ConvertedArithmetic {
+ public:
+  ConvertedArithmetic(std::size_t group, std::size_t threads);
+  void step() const;
+  double flops() const;
+
+ private:
+  float (*run_)(std::size_t rounds);
+  double round_flops_;
+  std::size_t threads_;
+};
+
 // Reads a working set of `parts` blocks of `bytes` in rotation, one block a call, and nothing else: the least
 // time in which anything could.
 class Reader {

@@ -13,8 +13,10 @@ template <class T>
 inline void logits(const float* q, std::size_t q_stride, std::size_t group, const KeyTiles<T>& keys,
                    std::size_t first, std::size_t tiles, float* out, std::size_t out_stride,
                    const void* ahead) {
-  dot_rows<Convert<T>>(q, q_stride, group, keys.tile(first / kTile), keys.tile_size(), keys.dims / pack_of<T>,
-                       tiles, out, out_stride, static_cast<const char*>(ahead));
+  with_convert<T>([&](auto op) {
+    dot_rows<decltype(op)>(q, q_stride, group, keys.tile(first / kTile), keys.tile_size(),
+                           keys.dims / pack_of<T>, tiles, out, out_stride, static_cast<const char*>(ahead));
+  });
 }
 
 // x in units of log 2, c likewise: c * tanh(x / c).
@@ -56,6 +58,8 @@ inline float exponentials(float* logits, std::size_t n, const float* scale, floa
 template <class T>
 inline void weighted_sum(const float* p, std::size_t p_stride, std::size_t group, const ValueRows<T>& values,
                          std::size_t first, std::size_t n, float* out, const void* ahead) {
-  weigh_rows<Convert<T>>(p, p_stride, group, values.row(first), values.row_size,
-                         (n + pack_of<T> - 1) / pack_of<T>, out, static_cast<const char*>(ahead));
+  with_convert<T>([&](auto op) {
+    weigh_rows<decltype(op)>(p, p_stride, group, values.row(first), values.row_size,
+                             (n + pack_of<T> - 1) / pack_of<T>, out, static_cast<const char*>(ahead));
+  });
 }

@@ -6,8 +6,9 @@
 // While one product runs, what the next one reads is asked for (`ahead`): memory is never idle, and a cold
 // cache costs little more than its bytes. Addresses behind the end are harmless.
 
-// Any type, through f32.
-template <class T>
+// Any type, through f32. InRegister: factors are broadcast to registers first, not inside of each
+// instruction.
+template <class T, bool InRegister = false>
 struct Convert {
   using Stored = stored<T>;
   using Factor = float;
@@ -19,10 +20,19 @@ struct Convert {
   static ZEROMERGE_INLINE Sum none() { return zero(); }
   static ZEROMERGE_INLINE Sum plus(Sum x, Sum y) { return add(x, y); }
   static ZEROMERGE_INLINE Sum step(Sum sum, Part part, const Factor* f) {
+    if constexpr (InRegister) return fma(part, set1(*f), sum);
     return fma_broadcast(part, f, sum);
   }
   static ZEROMERGE_INLINE Vec finish(Sum sum, const Factor*, std::size_t) { return sum; }
 };
+
+// run(op) with the conversion that suits the CPU; types that are converted on both sides only.
+template <class T, class Run>
+ZEROMERGE_INLINE void with_convert(const Run& run) {
+  if constexpr (kPlainBroadcasts && (std::is_same_v<T, f16> || std::is_same_v<T, float>))
+    if (plain_broadcasts()) return run(Convert<T, true>{});
+  run(Convert<T>{});
+}
 
 constexpr int power_of_two_below(int n) { return n >= 8 ? 8 : n >= 4 ? 4 : n >= 2 ? 2 : 1; }
 

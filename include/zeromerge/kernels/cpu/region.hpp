@@ -21,6 +21,22 @@
 #include <immintrin.h>
 #endif
 
+namespace zeromerge::kernels {
+
+// Whether a number that several instructions multiply with is better broadcast to a register once. On Intel's
+// cores a broadcast inside of an instruction takes one of two loads a cycle, as many as there are
+// multiply-adds; Zen 4 has half the multiply-adds and broadcasts with the units that also convert.
+inline bool plain_broadcasts() noexcept {
+#if defined(__x86_64__)
+  static const bool intel = (__builtin_cpu_init(), __builtin_cpu_is("intel") != 0);
+  return intel;
+#else
+  return false;
+#endif
+}
+
+}  // namespace zeromerge::kernels
+
 #define ZEROMERGE_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)
 #define ZEROMERGE_REGION_BEGIN(features) \

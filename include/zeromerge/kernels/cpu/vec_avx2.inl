@@ -6,6 +6,7 @@ inline constexpr int kGemmRows = 6;
 inline constexpr int kGemmVectors = 1;
 inline constexpr int kSums = 4;  // accumulators (of two registers) that fit beside the operands
 inline constexpr int kWide = 4;
+inline constexpr bool kPlainBroadcasts = false;  // worth asking the CPU
 
 ZEROMERGE_INLINE Vec zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 ZEROMERGE_INLINE Vec set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }

@@ -5,8 +5,9 @@ struct Vec {
 };
 inline constexpr int kGemmRows = 12;
 inline constexpr int kGemmVectors = 2;
-inline constexpr int kSums = 12;  // accumulators that fit beside the operands
-inline constexpr int kWide = 16;  // and where each is used once per operand
+inline constexpr int kSums = 16;                // accumulators that fit beside the operands
+inline constexpr int kWide = 16;                // and where each is used once per operand
+inline constexpr bool kPlainBroadcasts = true;  // worth asking the CPU
 inline constexpr __mmask16 kAll = 0xffff;
 
 ZEROMERGE_INLINE Vec zero() { return {_mm512_setzero_ps()}; }

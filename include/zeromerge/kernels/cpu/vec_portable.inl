@@ -8,6 +8,7 @@ inline constexpr int kGemmRows = 2;  // rows x vectors of accumulators of the ma
 inline constexpr int kGemmVectors = 1;
 inline constexpr int kSums = 1;  // accumulators (of four registers) that fit beside the operands
 inline constexpr int kWide = 1;
+inline constexpr bool kPlainBroadcasts = false;  // worth asking the CPU
 
 ZEROMERGE_INLINE Quad quad(float x) { return Quad{x, x, x, x}; }
 ZEROMERGE_INLINE Vec set1(float x) { return {{quad(x), quad(x), quad(x), quad(x)}}; }
