@@ -36,7 +36,9 @@ class HugePages {
 class HugeFloats {
  public:
   explicit HugeFloats(std::size_t n) : memory_(n * sizeof(float)), n_(n) {}
-  explicit HugeFloats(const std::vector<float>& x) : HugeFloats(x.size()) { std::copy(x.begin(), x.end(), data()); }
+  explicit HugeFloats(const std::vector<float>& x) : HugeFloats(x.size()) {
+    std::copy(x.begin(), x.end(), data());
+  }
   float* data() { return reinterpret_cast<float*>(memory_.data()); }
   const float* data() const { return reinterpret_cast<const float*>(memory_.data()); }
   std::size_t size() const { return n_; }
