@@ -1,7 +1,6 @@
 // How near is one decode step of exact attention to what the machine can do, and how far from llama.cpp's?
 // One layer, one token, the full cache; warm: the same layer again and again; cold: layers in rotation, as a
 // model walks through them.
-#include <CLI/CLI.hpp>
 #include <cmath>
 #include <iostream>
 #include <map>
@@ -9,22 +8,19 @@
 
 #include "decode_attention/contenders.hpp"
 #include "support/calibrate.hpp"
-#include "support/harness.hpp"
+#include "support/command_line.hpp"
+#include "support/machine.hpp"
 
 namespace bench {
 namespace {
 
 using zeromerge::StorageType;
 
-struct Options {
-  std::vector<std::string> shapes;
+struct Options : CommonOptions {
   std::vector<std::size_t> entries = {512, 2048, 8192, 32768};
   std::vector<std::string> types = {"f32", "f16", "bf16", "q8", "q4"};
-  std::vector<std::size_t> threads = {1, 2};
   std::vector<std::string> states = {"warm", "cold"};
   bool peers = true;
-  Effort effort;
-  std::string json;
 };
 
 const std::map<std::string, StorageType> kTypes = {{"f32", StorageType::f32},
@@ -213,25 +209,22 @@ void summarise(Report& report) {
       "same head by head, and for f16 two products with transposed values");
 }
 
-int run(const Options& options) {
+void run(const Options& options) {
   Report report = new_report();
   report.machine() = describe_machine();
-  for (const Shape& shape : kShapes) {
-    if (!options.shapes.empty() &&
-        std::find(options.shapes.begin(), options.shapes.end(), shape.text()) == options.shapes.end())
-      continue;
-    for (const std::size_t entries : options.entries)
+  for (const Shape& shape : chosen(kShapes, options))
+    for (const std::size_t entries : options.entries) {
       for (const std::string& state : options.states)
         for (const std::size_t threads : options.threads) {
           std::cerr << shape.text() << ", " << entries << " entries, " << state << ", " << threads
                     << " thread(s)\n";
           Group(shape, entries, state == "warm", threads, options).run(report);
         }
-  }
+      report.write(options.json);  // a long run that is stopped leaves what it has
+    }
   summarise(report);
   report.print(std::cout);
   report.write(options.json);
-  return 0;
 }
 
 }  // namespace
@@ -240,35 +233,20 @@ int run(const Options& options) {
 int main(int argc, char** argv) {
   CLI::App app("One decode step of exact attention beside the machine's limits and llama.cpp's kernels");
   bench::Options options;
-  std::vector<std::string> shapes;
-  for (const bench::Shape& shape : bench::kShapes) shapes.push_back(shape.text());
-  app.add_option("--shape", options.shapes, "query heads/kv heads x head_dim (all)")
-      ->check(CLI::IsMember(shapes));
-  app.add_option("--entries", options.entries, "entries per head")
+  options.threads = {1, 2};
+  bench::add_common(app, options, bench::kShapes);
+  app.add_option("--entries", options.entries, "per head")
       ->check(CLI::Range(1, 1 << 20))
-      ->delimiter(',');
+      ->delimiter(',')
+      ->capture_default_str();
   app.add_option("--type", options.types, "stored types")
       ->check(CLI::IsMember({"f32", "f16", "bf16", "q8", "q4"}))
-      ->delimiter(',');
-  app.add_option("--threads", options.threads, "threads: 1, 2, 4")
-      ->check(CLI::IsMember({1, 2, 4}))
-      ->delimiter(',');
+      ->delimiter(',')
+      ->capture_default_str();
   app.add_option("--state", options.states, "warm, cold")
       ->check(CLI::IsMember({"warm", "cold"}))
-      ->delimiter(',');
+      ->delimiter(',')
+      ->capture_default_str();
   app.add_flag("!--no-peers", options.peers, "measure the library alone");
-  app.add_option("--repetitions", options.effort.repetitions, "of each contender")
-      ->check(CLI::Range(1, 1000));
-  app.add_option("--seconds", options.effort.seconds, "of each repetition, at least")
-      ->check(CLI::PositiveNumber);
-  app.add_option("--json", options.json, "write the rows to this file");
-  try {
-    app.parse(argc, argv);
-    return bench::run(options);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  } catch (const std::exception& error) {
-    std::cerr << "error: " << error.what() << '\n';
-    return 1;
-  }
+  return bench::run_program(app, argc, argv, [&] { bench::run(options); });
 }

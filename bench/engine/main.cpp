@@ -7,7 +7,6 @@
 #include "engine/contenders.hpp"
 #include "engine/decoder.hpp"
 #include "engine/group.hpp"
-#include "engine/machine.hpp"
 #include "engine/options.hpp"
 #include "engine/rows.hpp"
 #include "generate/error.hpp"
@@ -65,8 +64,7 @@ int run(int argc, char** argv) {
   const Field field(options, scratch);
   const std::vector<Contender> contenders = with_others(field.contenders(), options);
   Report report("engine", engine_columns());
-  report.machine() = machine_of(options.threads, options.prompt_threads);
-  report.machine()["model"] = options.model.filename().string();
+  report.machine() = describe_run(options);
   add_notes(report, options);
   for (const std::int32_t context : options.contexts) {
     Group group(options, contenders, context, field.prompt(context), scratch);

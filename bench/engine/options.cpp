@@ -7,6 +7,7 @@
 #include "engine/contenders.hpp"
 #include "generate/checks.hpp"
 #include "generate/error.hpp"
+#include "support/machine.hpp"
 
 namespace bench {
 namespace {
@@ -146,6 +147,14 @@ std::variant<Options, int> parse_options(Kind kind, int argc, char** argv) {
   generate::check_model_and_plugin(options.model, options.plugin);
   generate::check_json(options.json);
   return options;
+}
+
+Json describe_run(const Options& options) {
+  Json machine = describe_machine();
+  machine["threads"] = options.threads;
+  machine["prompt_threads"] = options.prompt_threads;
+  machine["model"] = options.model.filename().string();
+  return machine;
 }
 
 }  // namespace bench

@@ -8,6 +8,8 @@
 #include <variant>
 #include <vector>
 
+#include "support/report.hpp"
+
 namespace bench {
 
 enum class Kind { engine, memory };
@@ -31,5 +33,8 @@ struct Options {
 
 // The options, or the exit code of a run that is over (--help). Throws generate::UsageError.
 std::variant<Options, int> parse_options(Kind kind, int argc, char** argv);
+
+// describe_machine() and "threads", "prompt_threads", "model".
+Json describe_run(const Options& options);
 
 }  // namespace bench

@@ -7,7 +7,6 @@
 #include <string_view>
 
 #include "engine/contenders.hpp"
-#include "engine/machine.hpp"
 #include "engine/options.hpp"
 #include "generate/error.hpp"
 #include "generate/worker.hpp"
@@ -95,8 +94,7 @@ int run(int argc, char** argv) {
   const generate::Scratch scratch;
   const Field field(options, scratch);
   Report report("memory", columns());
-  report.machine() = machine_of(options.threads, options.prompt_threads);
-  report.machine()["model"] = options.model.filename().string();
+  report.machine() = describe_run(options);
   add_notes(report, options);
   for (const std::int32_t context : options.contexts) {
     double flash = 0;  // the field's first

@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <fstream>
-#include <thread>
 
 #include "support/pool.hpp"
 #include "zeromerge/kernels/kernels.hpp"
@@ -149,38 +147,12 @@ double least_seconds(int times, const Body& body) {
   return least;
 }
 
-double read_rate() {
-  constexpr std::size_t kBytes = std::size_t{256} << 20;
-  Reader reader(kBytes, 1, 1);
-  return static_cast<double>(kBytes) / least_seconds(5, [&] { reader.step(); });
-}
-
-std::string cpu_name() {
-  std::ifstream info("/proc/cpuinfo");
-  std::string family, model, name = "unknown";
-  for (std::string line; std::getline(info, line) && !line.empty();) {
-    const std::string value = line.substr(std::min(line.size(), line.find(':') + 2));
-    if (line.starts_with("model name")) name = value;
-    if (line.starts_with("cpu family")) family = value;
-    if (line.starts_with("model\t")) model = value;
-  }
-  return name + " (family " + family + ", model " + model + ")";
-}
-
 }  // namespace
 
 double fma_peak() {
   constexpr std::size_t kRounds = 200'000;
   const Loop loop = multiply_add_loop();
   return loop.flops * kRounds / least_seconds(20, [&] { benchmark::DoNotOptimize(loop.run(kRounds)); });
-}
-
-Json describe_machine() {
-  return {{"cpu", cpu_name()},
-          {"cores", std::thread::hardware_concurrency()},
-          {"kernels", zeromerge::cpu_features().text()},
-          {"fma_peak_gflop_per_s", std::round(fma_peak() / 1e8) / 10},
-          {"read_gb_per_s", std::round(read_rate() / 1e8) / 10}};
 }
 
 namespace {

@@ -5,16 +5,11 @@
 #include <vector>
 
 #include "support/memory.hpp"
-#include "support/report.hpp"
 
 namespace bench {
 
 // f32 multiply-adds of one core on registers alone, at the instruction set that the kernels use, in FLOP/s.
 double fma_peak();
-
-// The CPU's name, its cores, what the kernels use of it, fma_peak(), and how fast one core reads what no near
-// cache holds.
-Json describe_machine();
 
 // Multiply-adds on registers alone by this many threads at once: timed among the contenders of a group, it
 // says what the machine could compute while they ran.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
+#include <string>
 
 namespace bench {
 namespace {
@@ -28,6 +29,24 @@ ggml_context* context_in(const HugePages& memory) {
 }
 
 }  // namespace
+
+ggml_type stored_like(const std::string& type) {
+  return type == "q8" ? GGML_TYPE_Q8_0 : type == "q4" ? GGML_TYPE_Q4_0 : GGML_TYPE_F16;
+}
+
+void check_same(const float* ours, const std::vector<float>& theirs, const std::string& type) {
+  double difference = 0.0, square = 0.0;
+  for (std::size_t i = 0; i < theirs.size(); ++i) {
+    const double d = static_cast<double>(ours[i]) - static_cast<double>(theirs[i]);
+    difference += d * d;
+    square += static_cast<double>(theirs[i]) * static_cast<double>(theirs[i]);
+  }
+  const double relative = std::sqrt(difference / square);
+  const double most = type == "q4" ? 0.3 : type == "q8" ? 0.05 : 0.02;
+  if (relative <= most) return;
+  throw std::runtime_error("the library and ggml differ by " + std::to_string(relative) + " of their size (" +
+                           type + ")");
+}
 
 GgmlPeer::GgmlPeer(const PeerProblem& problem, PeerForm form, ggml_type type, std::size_t layers, int threads)
     : problem_(problem),

@@ -6,6 +6,7 @@
 #include <ggml.h>
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "support/memory.hpp"
@@ -19,6 +20,9 @@ enum class PeerForm {
   head_major,   // flash attention over [heads][tokens][dim]
   plain         // two products and a softmax, values transposed
 };
+
+// Its type for what the library stores as "f32", "f16", "bf16", "q8" or "q4": of the first three its f16.
+ggml_type stored_like(const std::string& type);
 
 struct PeerProblem {
   Shape shape;
@@ -65,5 +69,9 @@ class GgmlPeer {
   std::size_t next_ = 0;
   std::size_t last_ = 0;
 };
+
+// Throws std::runtime_error unless `ours` and `theirs`, for the same problem stored as `type`, differ by no
+// more than storing and summing so explains: what is timed must be the same work.
+void check_same(const float* ours, const std::vector<float>& theirs, const std::string& type);
 
 }  // namespace bench

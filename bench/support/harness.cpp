@@ -3,7 +3,7 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <cstdio>
+#include <chrono>
 #include <stdexcept>
 
 #include "support/report.hpp"
@@ -44,17 +44,26 @@ void initialise() {
   (void)done;
 }
 
+// Runs the first step, which nobody times, and says how often the contender is to be repeated.
+int first_step(const Contender& contender, const Effort& effort) {
+  const auto start = std::chrono::steady_clock::now();
+  contender.step();
+  const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+  const double fits = effort.most / std::max(spent.count(), effort.seconds);
+  return std::min(effort.repetitions, static_cast<int>(std::max(fits, 3.0)));
+}
+
 }  // namespace
 
 std::vector<Timing> measure(const std::vector<Contender>& contenders, const Effort& effort) {
   initialise();
   for (std::size_t i = 0; i < contenders.size(); ++i) {
-    contenders[i].step();
+    const int repetitions = first_step(contenders[i], effort);
     benchmark::RegisterBenchmark(std::to_string(i).c_str(),
                                  [&step = contenders[i].step](benchmark::State& state) {
                                    for (auto _ : state) step();
                                  })
-        ->Repetitions(effort.repetitions)
+        ->Repetitions(repetitions)
         ->MinTime(effort.seconds)
         ->UseRealTime();
   }

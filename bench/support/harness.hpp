@@ -22,6 +22,7 @@ struct Timing {
 struct Effort {
   int repetitions = 5;
   double seconds = 0.05;  // of one repetition of one contender, at least
+  double most = 5.0;      // of all repetitions of one contender, about: a step of seconds is repeated thrice
 };
 
 // In the order of the contenders; each has run a step before. Throws std::runtime_error if a step throws.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <stdexcept>
 
@@ -59,7 +60,14 @@ void Report::print(std::ostream& out) const {
 void Report::write(const std::string& path) const {
   if (path.empty()) return;
   std::ofstream file(path);
-  file << Json{{"bench", name_}, {"machine", machine_}, {"rows", rows_}, {"notes", notes_}}.dump(1) << '\n';
+  const char* command = std::getenv("ZEROMERGE_BENCH_COMMAND");
+  file << Json{{"bench", name_},
+               {"command", command != nullptr ? command : "bench/run " + name_},
+               {"machine", machine_},
+               {"rows", rows_},
+               {"notes", notes_}}
+              .dump(1)
+       << '\n';
   if (!file.flush()) throw std::runtime_error("--json: " + path + " cannot be written");
 }
 

@@ -1,5 +1,6 @@
 // What a bench found: a table for a person and JSON for a program, from the same rows.
-//   {"machine": {…}, "rows": [{column: value, …}, …], "notes": […]}
+//   {"bench": name, "command": text, "machine": {…}, "rows": [{column: value, …}, …], "notes": […]}
+// The command is what bench/run says it was called with (ZEROMERGE_BENCH_COMMAND).
 #pragma once
 
 #include <nlohmann/json.hpp>
