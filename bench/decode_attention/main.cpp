@@ -156,7 +156,7 @@ class Group {
   std::vector<std::unique_ptr<OurStep>> ours_;
   std::vector<std::unique_ptr<Reader>> readers_;
   std::vector<std::unique_ptr<GgmlPeer>> peers_;
-  std::vector<Contender> contenders_;
+  std::vector<TimedStep> contenders_;
 };
 
 Report new_report() {

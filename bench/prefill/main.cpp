@@ -121,7 +121,7 @@ class Group {
   Arithmetic arithmetic_;
   std::vector<std::unique_ptr<OurPrompt>> ours_;
   std::vector<std::unique_ptr<GgmlPeer>> peers_;
-  std::vector<Contender> contenders_;
+  std::vector<TimedStep> contenders_;
 };
 
 Report new_report() {

@@ -32,7 +32,7 @@ std::string stored_type(const std::string& policy) {
 void measure_group(const Shape& shape, std::size_t budget, bool warm, std::size_t threads,
                    const Options& options, Report& report) {
   std::vector<std::unique_ptr<Steps>> steps;
-  std::vector<Contender> contenders;
+  std::vector<TimedStep> contenders;
   for (const std::string& policy : options.policies) {
     steps.push_back(std::make_unique<Steps>(shape, policy, budget, warm, threads));
     contenders.push_back({policy, [s = steps.back().get()] { s->decode(); }});

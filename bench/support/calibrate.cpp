@@ -156,7 +156,7 @@ double fma_peak() {
 }
 
 namespace {
-constexpr std::size_t kArithmeticRounds = 10'000;
+constexpr std::size_t kArithmeticRounds = 40'000;
 }
 
 void Arithmetic::step() const {

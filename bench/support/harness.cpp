@@ -45,7 +45,7 @@ void initialise() {
 }
 
 // Runs the first step, which nobody times, and says how often the contender is to be repeated.
-int first_step(const Contender& contender, const Effort& effort) {
+int first_step(const TimedStep& contender, const Effort& effort) {
   const auto start = std::chrono::steady_clock::now();
   contender.step();
   const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
@@ -55,7 +55,7 @@ int first_step(const Contender& contender, const Effort& effort) {
 
 }  // namespace
 
-std::vector<Timing> measure(const std::vector<Contender>& contenders, const Effort& effort) {
+std::vector<Timing> measure(const std::vector<TimedStep>& contenders, const Effort& effort) {
   initialise();
   for (std::size_t i = 0; i < contenders.size(); ++i) {
     const int repetitions = first_step(contenders[i], effort);

@@ -8,7 +8,7 @@
 
 namespace bench {
 
-struct Contender {
+struct TimedStep {
   std::string name;
   std::function<void()> step;
 };
@@ -26,6 +26,6 @@ struct Effort {
 };
 
 // In the order of the contenders; each has run a step before. Throws std::runtime_error if a step throws.
-std::vector<Timing> measure(const std::vector<Contender>& contenders, const Effort& effort);
+std::vector<Timing> measure(const std::vector<TimedStep>& contenders, const Effort& effort);
 
 }  // namespace bench
