@@ -5,6 +5,8 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <ctime>
+#include <functional>
 #include <thread>
 #include <vector>
 
@@ -73,6 +75,54 @@ TEST(Parallel, PoolsComeAndGo) {
     ThreadPool pool(3);
     if (i % 2 == 0) expect_each_index_once([&](std::size_t n, LoopBody body) { pool(n, body); }, 5);
   }
+}
+
+TEST(Parallel, ALoopInsideABodyRunsOnThatThread) {
+  ThreadPool pool(3);
+  std::vector<std::atomic<int>> runs(40);
+  for (int loop = 0; loop < 50; ++loop)
+    pool(8, [&](std::size_t outer) {
+      const auto here = std::this_thread::get_id();
+      pool(5, [&](std::size_t inner) {
+        EXPECT_EQ(std::this_thread::get_id(), here);
+        ++runs[outer * 5 + inner];
+      });
+    });
+  for (const auto& count : runs) EXPECT_EQ(count.load(), 50);
+}
+
+TEST(Parallel, SeveralThreadsMayCallOnePool) {
+  ThreadPool pool(3);
+  std::atomic<int> runs{0};
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < 3; ++caller)
+    callers.emplace_back([&] {
+      for (int loop = 0; loop < 500; ++loop) pool(6, [&](std::size_t) { ++runs; });
+    });
+  for (auto& caller : callers) caller.join();
+  EXPECT_EQ(runs.load(), 3 * 500 * 6);
+}
+
+TEST(Parallel, APoolIsUsedThousandsOfTimesWithMoreThreadsThanCores) {
+  ThreadPool pool(std::thread::hardware_concurrency() + 3);
+  std::atomic<std::size_t> runs{0};
+  std::size_t expected = 0;
+  for (std::size_t loop = 0; loop < 5000; ++loop) {
+    pool(2 + loop % 9, [&](std::size_t) { ++runs; });
+    expected += 2 + loop % 9;
+  }
+  EXPECT_EQ(runs.load(), expected);
+}
+
+// It waits awake for microseconds, not for as long as it is idle.
+TEST(Parallel, AnIdlePoolSleeps) {
+  const auto spent = [] { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; };
+  ThreadPool pool(2);
+  expect_each_index_once(std::ref(pool), 100);
+  const double before = spent();
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  EXPECT_LT(spent() - before, 0.05);
+  expect_each_index_once(std::ref(pool), 100);
 }
 
 TEST(Parallel, CopiesOfAnExecutorShareThePool) {

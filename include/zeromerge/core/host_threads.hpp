@@ -6,6 +6,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <utility>
 
 #include "zeromerge/core/parallel.hpp"
 
@@ -18,7 +20,7 @@ class HostThreads {
   // Loops run on the threads that are in run(), else on the calling thread. Valid as long as this object.
   Executor executor() {
     return [this](std::size_t count, LoopBody body) {
-      if (helpers_ != 0 && count > 1) return loop_.run(count, body, helpers_);
+      if (helpers_ != 0 && count > 1) return loop_.run(count, body);
       for (std::size_t i = 0; i < count; ++i) body(i);
     };
   }
@@ -29,12 +31,13 @@ class HostThreads {
   template <class Barrier, class Job>
   void run(std::size_t ith, std::size_t nth, const Barrier& barrier, const Job& job) {
     if (ith != 0) {
-      std::size_t seen = loop_.loops();
+      std::uint64_t seen = loop_.loops();
       barrier();
       while (loop_.help(seen)) {
       }
       return;
     }
+    loop_.expect(nth);  // the others wait only behind the barrier
     barrier();
     struct Guard {
       HostThreads& team;

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <thread>
@@ -34,13 +35,14 @@ inline Executor serial() {
 
 // A fixed number of threads. Between loops they wait for the next one awake for some microseconds, since a
 // decode step is a loop per layer and waking costs as much as a small one, and asleep after that. The caller
-// works too, so ThreadPool(1) starts none. Not reentrant: one loop at a time.
+// works too, so ThreadPool(1) starts none. While a loop runs, one that a body or another thread starts runs
+// on its caller's thread alone.
 class ThreadPool {
  public:
   explicit ThreadPool(std::size_t threads) : loop_(threads) {
     for (std::size_t i = 1; i < threads; ++i)
       workers_.emplace_back([this] {
-        for (std::size_t seen = 0; loop_.help(seen);) {
+        for (std::uint64_t seen = 0; loop_.help(seen);) {
         }
       });
   }
@@ -52,7 +54,7 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   void operator()(std::size_t count, LoopBody body) {
-    if (count > 1 && !workers_.empty()) return loop_.run(count, body, workers_.size());
+    if (count > 1 && !workers_.empty()) return loop_.run(count, body);
     for (std::size_t i = 0; i < count; ++i) body(i);
   }
 
