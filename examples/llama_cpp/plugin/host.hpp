@@ -17,9 +17,9 @@ struct ggml_cgraph;
 
 namespace zeromerge::plugin {
 
-// Whether the plug-in answers this operation. Attention that needs more than K, V, a mask and a scale (sinks,
-// ALiBi, soft-cap, other types) is not taken: the engine's own kernels answer it, as if the plug-in were not
-// there.
+// Whether the plug-in answers this operation. Attention that needs more than K, V, a mask, a scale, a
+// soft-cap and sinks (ALiBi, other types) is not taken: the engine's own kernels answer it, as if the plug-in
+// were not there.
 bool takes(const ggml_tensor* op);
 
 class Host {
