@@ -13,30 +13,45 @@
 namespace {
 std::atomic<std::size_t> allocations{0};
 
-void* counted(std::size_t bytes, std::size_t alignment) {
+void* counted(std::size_t bytes, std::size_t alignment) noexcept {
   ++allocations;
-  void* p = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  return std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+}
+
+void* counted_or_throw(std::size_t bytes, std::size_t alignment) {
+  void* p = counted(bytes, alignment);
   if (p == nullptr) throw std::bad_alloc();
   return p;
 }
+
+constexpr std::size_t plain = alignof(std::max_align_t);
+std::size_t number(std::align_val_t a) { return static_cast<std::size_t>(a); }
 }  // namespace
 
-void* operator new(std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
-void* operator new[](std::size_t bytes) { return counted(bytes, alignof(std::max_align_t)); }
-void* operator new(std::size_t bytes, std::align_val_t a) {
-  return counted(bytes, static_cast<std::size_t>(a));
-}
-void* operator new[](std::size_t bytes, std::align_val_t a) {
-  return counted(bytes, static_cast<std::size_t>(a));
-}
+// Every form: std::stable_sort takes its buffer by the nothrow one, and a form left to the library would be
+// one that is not counted, and a mismatch with the deletes below.
+using Align = std::align_val_t;
+using Quiet = const std::nothrow_t&;
+void* operator new(std::size_t n) { return counted_or_throw(n, plain); }
+void* operator new[](std::size_t n) { return counted_or_throw(n, plain); }
+void* operator new(std::size_t n, Align a) { return counted_or_throw(n, number(a)); }
+void* operator new[](std::size_t n, Align a) { return counted_or_throw(n, number(a)); }
+void* operator new(std::size_t n, Quiet) noexcept { return counted(n, plain); }
+void* operator new[](std::size_t n, Quiet) noexcept { return counted(n, plain); }
+void* operator new(std::size_t n, Align a, Quiet) noexcept { return counted(n, number(a)); }
+void* operator new[](std::size_t n, Align a, Quiet) noexcept { return counted(n, number(a)); }
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete[](void* p) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
-void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+void operator delete(void* p, Align) noexcept { std::free(p); }
+void operator delete[](void* p, Align) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t, Align) noexcept { std::free(p); }
+void operator delete[](void* p, std::size_t, Align) noexcept { std::free(p); }
+void operator delete(void* p, Quiet) noexcept { std::free(p); }
+void operator delete[](void* p, Quiet) noexcept { std::free(p); }
+void operator delete(void* p, Align, Quiet) noexcept { std::free(p); }
+void operator delete[](void* p, Align, Quiet) noexcept { std::free(p); }
 
 namespace zeromerge {
 namespace {
