@@ -16,4 +16,5 @@ configure_package_config_file("${CMAKE_CURRENT_LIST_DIR}/zeromergeConfig.cmake.i
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/zeromergeConfigVersion.cmake" COMPATIBILITY SameMinorVersion
                                  ARCH_INDEPENDENT)
 install(FILES "${PROJECT_BINARY_DIR}/zeromergeConfig.cmake" "${PROJECT_BINARY_DIR}/zeromergeConfigVersion.cmake"
+              "${CMAKE_CURRENT_LIST_DIR}/zeromergeCompiled.cmake"
         DESTINATION "${package_dir}")

@@ -14,14 +14,18 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LES
   target_compile_options(zeromerge_warnings INTERFACE -Wno-restrict)
 endif()
 
-add_library(zeromerge_programs INTERFACE)
-target_link_libraries(zeromerge_programs INTERFACE zeromerge::zeromerge zeromerge_warnings)
+# For this machine's CPU and with sanitizers, if asked for: the compiled part of the library too.
+add_library(zeromerge_flags INTERFACE)
 if(ZEROMERGE_NATIVE)
-  target_compile_options(zeromerge_programs INTERFACE -march=native)
+  target_compile_options(zeromerge_flags INTERFACE -march=native)
 endif()
 if(ZEROMERGE_SANITIZE)
   list(JOIN ZEROMERGE_SANITIZE "," sanitizers)
-  target_compile_options(zeromerge_programs INTERFACE -fsanitize=${sanitizers} -fno-sanitize-recover=all
-                                                      -fno-omit-frame-pointer)
-  target_link_options(zeromerge_programs INTERFACE -fsanitize=${sanitizers})
+  target_compile_options(zeromerge_flags INTERFACE -fsanitize=${sanitizers} -fno-sanitize-recover=all
+                                                   -fno-omit-frame-pointer)
+  target_link_options(zeromerge_flags INTERFACE -fsanitize=${sanitizers})
 endif()
+
+add_library(zeromerge_programs INTERFACE)
+target_link_libraries(zeromerge_programs INTERFACE zeromerge::compiled zeromerge_flags zeromerge_warnings)
+target_link_libraries(zeromerge_compiled PRIVATE zeromerge_flags zeromerge_warnings)

@@ -30,6 +30,7 @@ std::size_t number(std::align_val_t a) { return static_cast<std::size_t>(a); }
 
 // Every form: std::stable_sort takes its buffer by the nothrow one, and a form left to the library would be
 // one that is not counted, and a mismatch with the deletes below.
+// Out of line, for a compiler that sees std::free behind one half of a pair only warns of the other.
 using Align = std::align_val_t;
 using Quiet = const std::nothrow_t&;
 void* operator new(std::size_t n) { return counted_or_throw(n, plain); }
@@ -40,18 +41,18 @@ void* operator new(std::size_t n, Quiet) noexcept { return counted(n, plain); }
 void* operator new[](std::size_t n, Quiet) noexcept { return counted(n, plain); }
 void* operator new(std::size_t n, Align a, Quiet) noexcept { return counted(n, number(a)); }
 void* operator new[](std::size_t n, Align a, Quiet) noexcept { return counted(n, number(a)); }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete[](void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
-void operator delete(void* p, Align) noexcept { std::free(p); }
-void operator delete[](void* p, Align) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t, Align) noexcept { std::free(p); }
-void operator delete[](void* p, std::size_t, Align) noexcept { std::free(p); }
-void operator delete(void* p, Quiet) noexcept { std::free(p); }
-void operator delete[](void* p, Quiet) noexcept { std::free(p); }
-void operator delete(void* p, Align, Quiet) noexcept { std::free(p); }
-void operator delete[](void* p, Align, Quiet) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete[](void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, Align) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete[](void* p, Align) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t, Align) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete[](void* p, std::size_t, Align) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, Quiet) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete[](void* p, Quiet) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, Align, Quiet) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete[](void* p, Align, Quiet) noexcept { std::free(p); }
 
 namespace zeromerge {
 namespace {
@@ -65,7 +66,7 @@ TEST(DecodeStep, TheCountSeesAnAllocation) {
 void expect_no_allocation(const std::string& spec, const Executor& executor) {
   SCOPED_TRACE(spec);
   const Geometry g{.layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 64};
-  const test::Tokens t(g, 1100, 3);
+  const test::Tokens t(g, 700, 3);
   auto cache = make_cache(spec, g, {.executor = executor});
   std::vector<float> out(g.query_heads * g.head_dim);
   const OutView to = out_rows(out.data(), 1, g.query_heads, g.head_dim);
@@ -73,14 +74,14 @@ void expect_no_allocation(const std::string& spec, const Executor& executor) {
     for (std::size_t l = 0; l < g.layers; ++l)
       cache->layer(l).decode(t.queries(token, 1), t.keys(token, 1), t.values(token, 1), to);
   };
-  for (std::size_t l = 0; l < g.layers; ++l) test::prefill(cache->layer(l), t, 0, 900);
-  for (std::size_t token = 900; token < 940; ++token) decode(token);
+  for (std::size_t l = 0; l < g.layers; ++l) test::prefill(cache->layer(l), t, 0, 500);
+  for (std::size_t token = 500; token < 540; ++token) decode(token);
   const std::size_t counted = allocations;
   const std::size_t held = cache->bytes().held;
 #if defined(__linux__)
   const std::size_t pages = Arena::shared().used();
 #endif
-  for (std::size_t token = 940; token < t.count; ++token) decode(token);
+  for (std::size_t token = 540; token < t.count; ++token) decode(token);
   EXPECT_EQ(allocations, counted);
   EXPECT_EQ(cache->bytes().held, held);
 #if defined(__linux__)
@@ -90,16 +91,19 @@ void expect_no_allocation(const std::string& spec, const Executor& executor) {
 
 TEST(DecodeStep, AllocatesNothingAtItsBudget) {
   for (const char* storage : {"f32", "f16", "bf16", "q8", "q4"})
-    for (const char* policy :
-         {"zeromerge:budget=200", "zeromerge:budget=200,residual=10%", "zeromerge:budget=200,merge=drop",
-          "zeromerge:budget=200,importance=mean", "zeromerge:budget=200,heads=adaptive",
-          "zeromerge:budget=200,metric=l2,residual=5", "zeromerge:budget=200,reference=1"})
-      expect_no_allocation(std::string(policy) + ",storage=" + storage, serial());
+    for (const char* settings : {"", ",residual=10%", ",metric=l2,residual=5"})
+      expect_no_allocation("zeromerge:budget=200" + (settings + (",storage=" + std::string(storage))),
+                           serial());
+}
+
+TEST(DecodeStep, AllocatesNothingWithAnyPolicy) {
+  for (const char* settings : {"merge=drop", "importance=mean", "heads=adaptive", "reference=1"})
+    expect_no_allocation("zeromerge:budget=200," + std::string(settings), serial());
 }
 
 TEST(DecodeStep, AllocatesNothingWithThreads) {
-  expect_no_allocation("zeromerge:budget=700", threads(2));
-  expect_no_allocation("zeromerge:budget=700,storage=q4", threads(2));
+  expect_no_allocation("zeromerge:budget=400", threads(2));
+  expect_no_allocation("zeromerge:budget=400,storage=q4", threads(2));
 }
 
 }  // namespace

@@ -1,26 +1,33 @@
 // Named policies and the text that chooses one:
 //
+// clang-format off
 //   full                     everything is kept
-//     storage=f32|f16|bf16   or keys= and values= apart                            f16
-//   zeromerge                ZeroMerge (arXiv 2503.10714) with residual entries of its own and sinks that
-//   stay
-//     budget=5% | 410        entries per head: a share of the tokens seen or a count  5%
-//     tail=40% | 160         the last tokens, always kept: of the budget              40%
-//     sinks=4                the first tokens, always kept                            4
-//     residual=1 | 10%       merged entries per head, a count or a share              1
-//     alpha=0.6              a merged entry's logit gets alpha * ln(mass)             0.6
-//     decay=0.98             of a score per query                                     0.98 (importance=mean:
-//     1) score=tail|exact       prompt rows that count: all but 1e-4 of the sum, or all  tail
-//     importance=decayed|mean  the decayed sum, or per query that could see the entry  decayed
+//     storage=f32|f16|bf16|q8|q4       or keys= and values= apart                     f16
+//   zeromerge                ZeroMerge (arXiv 2503.10714) with residual entries of its own and sinks that stay
+//     budget=5% | 410                  entries per head: a share of the tokens seen   5%
+//                                      or a count
+//     tail=40% | 160                   the last tokens, always kept: of the budget    40%
+//     sinks=4                          the first tokens, always kept                  4
+//     residual=1 | 10%                 merged entries per head, a count or a share    1
+//     alpha=0.6                        a merged entry's logit gets alpha * ln(mass)   0.6
+//     decay=0.98                       of a score per query                           0.98 (importance=mean: 1)
+//     score=tail|exact                 prompt rows that count: all but 1e-4 of the    tail
+//                                      sum, or all
+//     importance=decayed|mean          the decayed sum, or per query that could see   decayed
+//                                      the entry
 //     heads=uniform|adaptive|profile   who gets how many (profile= names the file)    uniform
-//     floor=20%              what every head gets at least, of the uniform capacity   20% adaptive, 25%
-//     profile merge=residual|drop    what happens to the rest                                 residual
-//     update=max|sum         the score of a merged entry                              max
-//     metric=dot|l2          which residual entry takes a leaver                      dot
-//     least=32               a share budget never asks a head to do with fewer        32
-//     bounded=0|1            compress after every chunk of a prompt                   0
-//     reference=0|1          the reference code to the letter; its own defaults: tail=10%, alpha=1, no sinks,
-//     exact scores, f32
+//     floor=20%                        what every head gets at least, of the uniform  20% adaptive,
+//                                      capacity                                       25% profile
+//     merge=residual|drop              what happens to the rest                       residual
+//     update=max|sum                   the score of a merged entry                    max
+//     metric=dot|l2                    which residual entry takes a leaver            dot
+//     least=32                         a share budget never asks a head to do with    32
+//                                      fewer
+//     bounded=0|1                      compress after every chunk of a prompt         0
+//     reference=0|1                    the reference code to the letter; its own defaults: tail=10%, alpha=1,
+//                                      no sinks, exact scores, f32
+//     storage= keys= values=           as for full                                    f16
+// clang-format on
 #pragma once
 
 #include <memory>
@@ -126,5 +133,10 @@ std::unique_ptr<Cache> make_cache(const std::string& text, const Geometry& geome
   }
   fail("policy '", text, "': unknown name '", spec.name(), "'; there are full, zeromerge");
 }
+
+#if defined(ZEROMERGE_COMPILED)
+extern template std::unique_ptr<AnyCache> make_cache<AnyCache>(const std::string&, const Geometry&,
+                                                               CacheOptions);
+#endif
 
 }  // namespace zeromerge

@@ -1,5 +1,5 @@
 // logits and weighted_sum of q4: whole groups, then the f16 window behind them. Its queries are ready as f32
-// rows, which both need.
+// rows, which both need. Names in parentheses are those of this instruction set, not what chooses one.
 
 template <>
 inline void logits<q4>(const float* q, std::size_t q_stride, std::size_t group, const KeyTiles<q4>& keys,
@@ -19,7 +19,7 @@ inline void logits<q4>(const float* q, std::size_t q_stride, std::size_t group, 
     });
   }
   if (packed < end)
-    logits<f16>(q, q_stride, group, keys.window, packed - keys.packed, (end - packed) / kTile,
+    (logits<f16>)(q, q_stride, group, keys.window, packed - keys.packed, (end - packed) / kTile,
                 out + (packed - first), out_stride, nullptr);
 }
 
@@ -38,10 +38,10 @@ inline void weighted_sum<q4>(const float* p, std::size_t p_stride, std::size_t g
     });
   if (packed == n) return;
   if (packed == 0)
-    return weighted_sum<f16>(p, p_stride, group, values.window, first - values.packed, n, out, ahead);
+    return (weighted_sum<f16>)(p, p_stride, group, values.window, first - values.packed, n, out, ahead);
   alignas(64) float rest[kMaxHeadDim];
   for (std::size_t g = 0; g < group; ++g) {
-    weighted_sum<f16>(p + packed + g * p_stride, p_stride, 1, values.window, 0, n - packed, rest, nullptr);
+    (weighted_sum<f16>)(p + packed + g * p_stride, p_stride, 1, values.window, 0, n - packed, rest, nullptr);
     for (std::size_t d = 0; d < values.row_size; d += 16)
       store(out + g * values.row_size + d, add(load(out + g * values.row_size + d), load(rest + d)));
   }

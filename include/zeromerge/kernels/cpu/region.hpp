@@ -53,6 +53,12 @@ inline bool plain_broadcasts() noexcept {
 
 // Translation units compiled for different CPUs emit different code for the same inline function, and the
 // linker keeps any of them. Kernels therefore live in a namespace named after what the command line allows.
+// Compiled once for a whole program (ZEROMERGE_COMPILED) they are plain functions under one name.
+#if defined(ZEROMERGE_COMPILED)
+#define ZEROMERGE_KERNEL
+#define ZEROMERGE_BUILT compiled
+#else
+#define ZEROMERGE_KERNEL inline
 #if defined(__FAST_MATH__)
 #define ZEROMERGE_BUILT_MATH fast
 #else
@@ -74,3 +80,4 @@ inline bool plain_broadcasts() noexcept {
 #define ZEROMERGE_JOIN_(a, b, c) a##_##b##_##c
 #define ZEROMERGE_JOIN(a, b, c) ZEROMERGE_JOIN_(a, b, c)
 #define ZEROMERGE_BUILT ZEROMERGE_JOIN(built, ZEROMERGE_BUILT_CPU, ZEROMERGE_BUILT_MATH)
+#endif
