@@ -34,9 +34,9 @@ AnyStored make(const std::string& settings, const Geometry& g, StorageType keys,
 double tolerance_of(StorageType keys, StorageType values) {
   double most = 2e-5;
   for (const StorageType type : {keys, values}) {
-    if (type == StorageType::q8 && isa() >= Isa::avx512vnni) most = std::max(most, 4e-2);
-    if ((type == StorageType::bf16 || type == StorageType::q4) && isa() >= Isa::avx512bf16)
+    if ((type == StorageType::q8 || type == StorageType::q4) && isa() >= Isa::avx512vnni)
       most = std::max(most, 4e-2);
+    if (type == StorageType::bf16 && isa() >= Isa::avx512bf16) most = std::max(most, 4e-2);
     if (type == StorageType::q4) most = std::max(most, 1e-4);  // minima and codes are added up apart
   }
   return most;

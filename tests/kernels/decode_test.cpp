@@ -23,11 +23,11 @@ constexpr std::size_t kLengths[] = {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 
 class DecodeKernels : public test::EachIsa {};
 
 // What the level's instructions may add to a product's error, relative to the sum of magnitudes: bf16 dot
-// products round the f32 side to 8 bits, byte products the query to 8 bits of its largest channel and weights
-// to 15.
+// products round the f32 side to 8 bits, byte products the query to 8 bits of its largest channel (for q4 of
+// its largest channel times step) and weights to 15.
 template <class T>
 double tolerance() {
-  if (isa() >= Isa::avx512bf16 && (std::is_same_v<T, bf16> || std::is_same_v<T, q4>)) return 5e-3;
+  if (isa() >= Isa::avx512bf16 && std::is_same_v<T, bf16>) return 5e-3;
   return 1e-6;
 }
 
@@ -49,7 +49,10 @@ void check_logits(std::size_t dim, std::size_t group, std::size_t n) {
     double step = 0.0;  // of a query channel in bytes
     for (std::size_t d = 0; d < dim; ++d)
       step = std::max(step, std::abs(static_cast<double>(q.row(g)[d])) / 127.0);
-    const bool bytes = isa() >= Isa::avx512vnni && std::is_same_v<K, q8>;
+    const bool bytes = isa() >= Isa::avx512vnni && (std::is_same_v<K, q8> || std::is_same_v<K, q4>);
+    // A channel of normal numbers lies in [-5, 5]: its step is at most 10 / 15, and a code 7.5 from the
+    // middle.
+    const double reach = std::is_same_v<K, q4> ? 7.5 * 10.0 / 15.0 : 0.0;
     for (std::size_t j = 0; j < n; ++j) {
       double expected = 0.0;
       double size = 0.0;
@@ -60,7 +63,7 @@ void check_logits(std::size_t dim, std::size_t group, std::size_t n) {
         size += std::abs(static_cast<double>(q.row(g)[d]) * k);
         // q4 adds up minima and nibbles apart: a channel's whole range counts.
         if (std::is_same_v<K, q4>) size += 5.0 * std::abs(static_cast<double>(q.row(g)[d]));
-        rounding += bytes ? 0.51 * step * std::abs(k) : 0.0;
+        rounding += bytes ? 0.51 * step * std::max(std::abs(k), reach) : 0.0;
       }
       const double got = static_cast<double>(logits[g * stride + j]) *
                          (scale != nullptr ? static_cast<double>(scale[j]) : 1.0);
@@ -207,9 +210,11 @@ void check_weighted_sum(std::size_t dim, std::size_t group, std::size_t n) {
         expected += x;
         size += std::abs(x);
       }
-      // Weights of q8 in units of 1 / 32639 of the largest scale: half of one per entry, and byte.
-      const bool bytes = isa() >= Isa::avx512vnni && std::is_same_v<V, q8>;
-      const double rounding = bytes ? 0.51 * largest / 32639.0 * static_cast<double>(n) : 0.0;
+      // Weights of bytes in units of 1 / 32639 of the largest weight times scale: half of one per entry, and
+      // what a row's code can be, whose scale times code is at most twice the largest value.
+      const bool bytes = isa() >= Isa::avx512vnni && (std::is_same_v<V, q8> || std::is_same_v<V, q4>);
+      const double most = std::is_same_v<V, q4> ? 2.0 * largest : largest;
+      const double rounding = bytes ? 0.51 * most / 32639.0 * static_cast<double>(n) : 0.0;
       // q4 adds up minima and nibbles apart, of one magnitude with the values' range.
       const double apart = std::is_same_v<V, q4> ? tolerance<V>() * 8.0 * static_cast<double>(n) : 0.0;
       if (d >= dim && std::is_same_v<V, q4>) continue;  // what pads a quantised row is not asked for

@@ -85,8 +85,8 @@ struct CpuFeatures {
   Isa detected;
   bool avx2;            // with FMA and F16C
   bool avx512;          // F, BW, DQ, VL
-  bool vnni;            // byte dot products: q8
-  bool bf16;            // bf16 dot products: bf16 and q4
+  bool vnni;            // byte dot products: q8 and q4
+  bool bf16;            // bf16 dot products: bf16
   const char* refused;  // what ZEROMERGE_ISA asks for, if that is no level of this CPU; else null
 
   // For example "avx512bf16", "avx2 (of avx512bf16)" or "avx2 (ZEROMERGE_ISA=avx512 is no level of this

@@ -83,6 +83,18 @@ template <class W>
 W largest_magnitude(const W* x, std::size_t n);
 ZEROMERGE_KERNEL float dot(const float* x, const float* y, std::size_t n);
 
+// See cpu/int4_codec.inl.
+ZEROMERGE_KERNEL void encode_q4_keys(const float* rows, std::size_t stride, std::size_t n, std::size_t dims,
+                                     unsigned char* group);
+ZEROMERGE_KERNEL void encode_q4_key(const float* k, std::size_t n, std::size_t dims, std::size_t entry,
+                                    unsigned char* group);
+ZEROMERGE_KERNEL void decode_q4_key(const unsigned char* group, std::size_t n, std::size_t dims,
+                                    std::size_t entry, float* out);
+ZEROMERGE_KERNEL void encode_q4_value(const float* v, std::size_t n, std::size_t row_size, std::size_t entry,
+                                      unsigned char* tile);
+ZEROMERGE_KERNEL void decode_q4_value(const unsigned char* tile, std::size_t n, std::size_t row_size,
+                                      std::size_t entry, float* out);
+
 }  // namespace ZEROMERGE_BUILT
 }  // namespace zeromerge::kernels
 

@@ -71,8 +71,8 @@ struct ValueRows {
 };
 
 // 4-bit keys: groups of 32 entries; the entries behind the last whole group are f16.
-//   group  bits [dims / 4][16 entries][2 channels] of 16: nibble 2 * pair + tile, then scale f16 [dims],
-//          minimum f16 [dims]. Channel d is pair d / 2 % 2 of d / 4 and place d % 2; entry j is tile j / 16.
+//   group  bytes [dims / 4][16 entries][4 channels]: entry j of 16 in the low four bits, entry 16 + j in the
+//          high ones; then scale f16 [dims], minimum f16 [dims].
 template <>
 struct KeyTiles<q4> {
   const unsigned char* groups;
@@ -88,8 +88,8 @@ struct KeyTiles<q4> {
 };
 
 // 4-bit values: tiles of 16 entries; the entries behind the last whole group of 32 are f16.
-//   tile  bits [2 octets][row_size][2 entries] of 16: nibble = pair of the octet, then for every 32 channels
-//         scale f16 [16 entries], minimum f16 [16 entries].
+//   tile  bytes [2 octets][row_size][4 entries]: entry e of the octet in the low four bits, entry 4 + e in the
+//         high ones; then for every 32 channels scale f16 [16 entries], minimum f16 [16 entries].
 template <>
 struct ValueRows<q4> {
   const unsigned char* tiles;

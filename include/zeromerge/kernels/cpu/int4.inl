@@ -23,8 +23,8 @@ inline void int4_logits(const float* q, std::size_t q_stride, const KeyTiles<q4>
   }
   for (std::size_t m = 0; m < keys.dims; m += 4, group += 64) {
     prefetch(ahead + m * 16);
-    const Vec x[2][4] = {{nibbles<0>(group), nibbles<16>(group), nibbles<8>(group), nibbles<24>(group)},
-                         {nibbles<4>(group), nibbles<20>(group), nibbles<12>(group), nibbles<28>(group)}};
+    const Vec x[2][4] = {{nibbles<0>(group), nibbles<8>(group), nibbles<16>(group), nibbles<24>(group)},
+                         {nibbles<4>(group), nibbles<12>(group), nibbles<20>(group), nibbles<28>(group)}};
     ZEROMERGE_UNROLL
     for (int g = 0; g < G; ++g) {
       ZEROMERGE_UNROLL
@@ -67,8 +67,8 @@ inline void int4_outputs(const float* p, std::size_t p_stride, const ValueRows<q
       ZEROMERGE_UNROLL
       for (std::size_t octet = 0; octet < 2; ++octet) {
         const unsigned char* at = tile + (octet * values.row_size + (2 * s + c) * 16) * 4;
-        const Vec x[8] = {nibbles<0>(at), nibbles<16>(at), nibbles<4>(at),  nibbles<20>(at),
-                          nibbles<8>(at), nibbles<24>(at), nibbles<12>(at), nibbles<28>(at)};
+        const Vec x[8] = {nibbles<0>(at), nibbles<8>(at),  nibbles<16>(at), nibbles<24>(at),
+                          nibbles<4>(at), nibbles<12>(at), nibbles<20>(at), nibbles<28>(at)};
         ZEROMERGE_UNROLL
         for (int g = 0; g < G; ++g) {
           ZEROMERGE_UNROLL

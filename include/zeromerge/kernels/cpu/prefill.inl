@@ -88,8 +88,8 @@ inline void widen_keys<q4>(const KeyTiles<q4>& keys, std::size_t first, std::siz
     for (std::size_t d = 0; d < keys.dims; d += 4, group += 64) {
       const bool second = entry / kTile % 2 != 0;
       const Vec x[4] = {
-          second ? nibbles<4>(group) : nibbles<0>(group), second ? nibbles<20>(group) : nibbles<16>(group),
-          second ? nibbles<12>(group) : nibbles<8>(group), second ? nibbles<28>(group) : nibbles<24>(group)};
+          second ? nibbles<4>(group) : nibbles<0>(group), second ? nibbles<12>(group) : nibbles<8>(group),
+          second ? nibbles<20>(group) : nibbles<16>(group), second ? nibbles<28>(group) : nibbles<24>(group)};
       for (std::size_t k = 0; k < 4; ++k)
         store(wide + (t * keys.dims + d + k) * kTile,
               fma(x[k], set1(to_f32(scale[d + k])), set1(to_f32(scale[keys.dims + d + k]))));
@@ -125,8 +125,8 @@ inline void widen_values<q4>(const ValueRows<q4>& values, std::size_t first, std
       const f16* scale = values.scales(tile, d / kGroup);
       for (std::size_t octet = 0; octet < 2; ++octet) {
         const unsigned char* at = tile + (octet * values.row_size + d) * 4;
-        const Vec x[8] = {nibbles<0>(at), nibbles<16>(at), nibbles<4>(at),  nibbles<20>(at),
-                          nibbles<8>(at), nibbles<24>(at), nibbles<12>(at), nibbles<28>(at)};
+        const Vec x[8] = {nibbles<0>(at), nibbles<8>(at),  nibbles<16>(at), nibbles<24>(at),
+                          nibbles<4>(at), nibbles<12>(at), nibbles<20>(at), nibbles<28>(at)};
         for (std::size_t e = 0; e < 8; ++e) {
           const std::size_t entry = octet * 8 + e;
           store(wide + (d / kTile * kKeyBlock + entry) * kTile,
