@@ -28,20 +28,18 @@ std::string stored_type(const std::string& policy) {
   return spec.word("storage", spec.word("reference", "0") == std::string("1") ? "f32" : "f16");
 }
 
-// All policies at one budget, each twice: whole steps, and attention alone.
+// All policies at one budget.
 void measure_group(const Shape& shape, std::size_t budget, bool warm, std::size_t threads,
                    const Options& options, Report& report) {
   std::vector<std::unique_ptr<Steps>> steps;
   std::vector<TimedStep> contenders;
   for (const std::string& policy : options.policies) {
     steps.push_back(std::make_unique<Steps>(shape, policy, budget, warm, threads));
-    contenders.push_back({policy, [s = steps.back().get()] { s->decode(); }});
-    contenders.push_back({policy + " attention", [s = steps.back().get()] { s->attend(); }});
+    contenders.push_back({policy, [s = steps.back().get()] { s->pair(); }});
   }
-  const auto times = measure(contenders, options.effort);
+  (void)measure(contenders, options.effort);
   for (std::size_t i = 0; i < options.policies.size(); ++i) {
-    const double step = times[2 * i].seconds;
-    const double attention = times[2 * i + 1].seconds;
+    const auto [step, attention] = steps[i]->medians();
     report.add({{"query_heads", shape.query_heads},
                 {"kv_heads", shape.kv_heads},
                 {"head_dim", shape.head_dim},

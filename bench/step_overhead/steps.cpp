@@ -1,5 +1,8 @@
 #include "step_overhead/steps.hpp"
 
+#include <algorithm>
+#include <chrono>
+
 #include "support/pool.hpp"
 
 namespace bench {
@@ -22,6 +25,27 @@ Steps::Steps(const Shape& shape, const std::string& policy, std::size_t budget, 
       policy + (policy.find(':') == std::string::npos ? ":" : ",") + "budget=" + std::to_string(budget);
   const std::size_t bytes = make(spec, budget, 1, threads);
   if (!warm) make(spec, budget, cold_layers(bytes), threads);
+}
+
+void Steps::pair() {
+  using Clock = std::chrono::steady_clock;
+  const auto begin = Clock::now();
+  decode();
+  const auto middle = Clock::now();
+  attend();
+  const auto end = Clock::now();
+  step_seconds_.push_back(std::chrono::duration<float>(middle - begin).count());
+  attention_seconds_.push_back(std::chrono::duration<float>(end - middle).count());
+}
+
+Steps::Medians Steps::medians() const {
+  const auto median = [](std::vector<float> x) {
+    if (x.empty()) return 0.0;
+    const auto at = x.begin() + static_cast<std::ptrdiff_t>(x.size() / 2);
+    std::nth_element(x.begin(), at, x.end());
+    return static_cast<double>(*at);
+  };
+  return {median(step_seconds_), median(attention_seconds_)};
 }
 
 void Steps::decode() {

@@ -30,17 +30,19 @@ std::size_t number(std::align_val_t a) { return static_cast<std::size_t>(a); }
 
 // Every form: std::stable_sort takes its buffer by the nothrow one, and a form left to the library would be
 // one that is not counted, and a mismatch with the deletes below.
-// Out of line, for a compiler that sees std::free behind one half of a pair only warns of the other.
+// Out of line: a compiler that sees through one half of a pair only warns of the other.
 using Align = std::align_val_t;
 using Quiet = const std::nothrow_t&;
-void* operator new(std::size_t n) { return counted_or_throw(n, plain); }
-void* operator new[](std::size_t n) { return counted_or_throw(n, plain); }
-void* operator new(std::size_t n, Align a) { return counted_or_throw(n, number(a)); }
-void* operator new[](std::size_t n, Align a) { return counted_or_throw(n, number(a)); }
-void* operator new(std::size_t n, Quiet) noexcept { return counted(n, plain); }
-void* operator new[](std::size_t n, Quiet) noexcept { return counted(n, plain); }
-void* operator new(std::size_t n, Align a, Quiet) noexcept { return counted(n, number(a)); }
-void* operator new[](std::size_t n, Align a, Quiet) noexcept { return counted(n, number(a)); }
+[[gnu::noinline]] void* operator new(std::size_t n) { return counted_or_throw(n, plain); }
+[[gnu::noinline]] void* operator new[](std::size_t n) { return counted_or_throw(n, plain); }
+[[gnu::noinline]] void* operator new(std::size_t n, Align a) { return counted_or_throw(n, number(a)); }
+[[gnu::noinline]] void* operator new[](std::size_t n, Align a) { return counted_or_throw(n, number(a)); }
+[[gnu::noinline]] void* operator new(std::size_t n, Quiet) noexcept { return counted(n, plain); }
+[[gnu::noinline]] void* operator new[](std::size_t n, Quiet) noexcept { return counted(n, plain); }
+[[gnu::noinline]] void* operator new(std::size_t n, Align a, Quiet) noexcept { return counted(n, number(a)); }
+[[gnu::noinline]] void* operator new[](std::size_t n, Align a, Quiet) noexcept {
+  return counted(n, number(a));
+}
 [[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
 [[gnu::noinline]] void operator delete[](void* p) noexcept { std::free(p); }
 [[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
