@@ -6,6 +6,7 @@
 
 #include "caches.hpp"
 #include "zeromerge/core/errors.hpp"
+#include "zeromerge/kernels/isa.hpp"
 
 namespace zeromerge::plugin {
 
@@ -18,6 +19,9 @@ Settings& Settings::get() {
 Settings::Settings() : policy_("full") {
   const char* reclaim = std::getenv("ZEROMERGE_RECLAIM");
   reclaim_ = reclaim != nullptr && std::strcmp(reclaim, "0") != 0 && *reclaim != '\0';
+  if (const CpuFeatures cpu = cpu_features(); cpu.refused != nullptr)
+    std::fprintf(stderr, "zeromerge: ZEROMERGE_ISA=%s is no level of this CPU, %s is used\n", cpu.refused,
+                 isa_name(cpu.used));
   const char* spec = std::getenv("ZEROMERGE_POLICY");
   try {
     policy_ = "zeromerge:budget=5%";
