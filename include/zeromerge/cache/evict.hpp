@@ -5,8 +5,8 @@
 // the new token takes the oldest's place.
 //
 // As the reference does it (Areas::as_reference), otherwise as the second half of each line says:
-//  - the ring has one place fewer than the recent area, so the oldest recent token of a prompt is a candidate;
-//    the ring has all;
+//  - the ring has one place fewer than the recent area, so the oldest recent token of a prompt is a
+//    candidate; the ring has all;
 //  - a prompt that fits marks no residual entries and its first tokens become them; they are made from the
 //    first leavers;
 //  - the leaver of the ring never competes; it does;

@@ -1,8 +1,8 @@
 // Attention of many query rows over the heads of one layer, and what their columns add to the scores.
 //   rows     items = (kv head, block of query rows)
-//   columns  rows that count for the score keep a strip of logits, so that their probabilities are added up by
-//            column in the same pass; a head's rows are dealt to kColumnParts items, whose sums are added in
-//            order, so that results do not depend on threads
+//   columns  rows that count for the score keep a strip of logits, so that their probabilities are added up
+//            by column in the same pass; a head's rows are dealt to kColumnParts items, whose sums are added
+//            in order, so that results do not depend on threads
 #pragma once
 
 #include <atomic>
