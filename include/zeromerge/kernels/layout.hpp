@@ -88,8 +88,8 @@ struct KeyTiles<q4> {
 };
 
 // 4-bit values: tiles of 16 entries; the entries behind the last whole group of 32 are f16.
-//   tile  bytes [2 octets][row_size][4 entries]: entry e of the octet in the low four bits, entry 4 + e in the
-//         high ones; then for every 32 channels scale f16 [16 entries], minimum f16 [16 entries].
+//   tile  bytes [2 octets][row_size][4 entries]: entry e of the octet in the low four bits, entry 4 + e in
+//         the high ones; then for every 32 channels scale f16 [16 entries], minimum f16 [16 entries].
 template <>
 struct ValueRows<q4> {
   const unsigned char* tiles;

@@ -1,8 +1,8 @@
 // Importance by decayed attention (ZeroMerge, "multi-dimensional token importance"), summed over the group's
 // query heads:
 //   s_j <- decay * s_j + a_j            once per query row; decay = 1 is H2O's accumulated attention
-//   importance = s_j                    or, age-normalised, s_j / c_j with c_j = sum of decay^k over the queries
-//                                       that could see j (decay = 1: the mean attention per such query)
+//   importance = s_j                    or, age-normalised, s_j / c_j with c_j = sum of decay^k over the
+//                                       queries that could see j (decay = 1: the mean attention of these)
 // Of a prompt only the rows matter whose weight decay^(rows after) is above a bound: with decay 0.98 the last
 // 456 carry all but 1e-4 of the sum. `tail_bound` = 0 counts every row (exact).
 #pragma once
