@@ -36,6 +36,12 @@ struct WideRows {
   std::size_t size;
 };
 
+// For a pass that asks for probabilities or sums alone: attend_rows leaves maximum (log 2) and sum in its
+// scratch.
+inline WideRows no_values() noexcept {
+  return {nullptr, [](const void*, std::size_t, std::size_t, float*) {}, 0};
+}
+
 // What a column of attention probabilities is reduced to.
 enum class ColumnStatistic { sum, maximum };
 

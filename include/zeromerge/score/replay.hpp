@@ -1,0 +1,114 @@
+// Importance by replay: who would be looked at if the prompt were read again right behind itself. Each stored
+// query q_i is turned from position i to N + i (q~_i) and competes for the N entries with what it saw the
+// first time, which stands for the local keys of the second reading:
+//   a_ij = exp(q~_i k_j) / (sum over j' of exp(q~_i k_j') + sum over 0 < j' <= i of exp(q_i k_j'))
+//   importance_j = max over the queries i and the group's query heads of a_ij
+// One pass; a second reading (KVzip, arXiv 2505.23416) finds the same entries by really reading twice. Of
+// queries that are no longer there (a restored past) nothing is asked.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "zeromerge/core/geometry.hpp"
+#include "zeromerge/core/parallel.hpp"
+#include "zeromerge/core/rope.hpp"
+#include "zeromerge/kernels/prefill_buffer.hpp"
+#include "zeromerge/storage/head.hpp"
+#include "zeromerge/storage/query_rows.hpp"
+
+namespace zeromerge {
+
+template <class H>
+class Replay {
+ public:
+  // heads: of one layer, `tokens` of the sequence seen; the queries' own entries are the last of every head.
+  // sinks: [query_heads] logits without a value, or null.
+  Replay(const Geometry& geometry, const Rope& rope, const QueryRows& queries, std::span<const H> heads,
+         std::size_t tokens, const float* sinks)
+      : g_(geometry),
+        rope_(rope),
+        turn_(rope.turn(static_cast<double>(tokens))),
+        queries_(queries),
+        heads_(heads),
+        sinks_(sinks) {}
+
+  // [kv_heads][entries]. The work of a head is dealt to kParts items, whose maxima do not depend on threads.
+  std::vector<std::vector<float>> importance(const Executor& executor) const {
+    std::vector<std::vector<float>> parts(heads_.size() * kParts);
+    for (std::size_t i = 0; i < parts.size(); ++i)
+      parts[i].assign(kernels::round_up(heads_[i / kParts].size(), kernels::kKeyBlock), 0.0f);
+    executor(parts.size(), [&](std::size_t i) { replay(i / kParts, i % kParts, parts[i]); });
+    std::vector<std::vector<float>> all(heads_.size());
+    for (std::size_t h = 0; h < heads_.size(); ++h) {
+      all[h].assign(heads_[h].size(), 0.0f);
+      for (std::size_t p = 0; p < kParts; ++p)
+        for (std::size_t j = 0; j < all[h].size(); ++j)
+          all[h][j] = std::max(all[h][j], parts[h * kParts + p][j]);
+    }
+    return all;
+  }
+
+ private:
+  static constexpr std::size_t kParts = 4;
+
+  void replay(std::size_t h, std::size_t part, std::vector<float>& column) const {
+    const H& head = heads_[h];
+    const std::size_t rows = queries_.tokens() * g_.group();
+    const std::size_t size = kernels::PrefillBuffer::strip_rows(head.size());
+    const std::size_t blocks = (rows + size - 1) / size;
+    kernels::PrefillBuffer buffer(size, head.row_size(), head.size(), true);
+    // The first entry is a sink of attention, not a local key of a second reading.
+    std::vector<float> bias(kernels::round_up(head.size(), kernels::kKeyBlock), 0.0f);
+    if (head.fields().mass) std::copy_n(head.bias(), head.size(), bias.begin());
+    const std::vector<float> plain = bias;
+    bias[0] = -1e30f;
+    const std::vector<float> weight(size, 1.0f);
+    head.keys().visit([&](const auto& keys) {
+      const kernels::WideRows wide = kernels::wide(keys);
+      for (std::size_t b = part * blocks / kParts; b < (part + 1) * blocks / kParts; ++b) {
+        const std::size_t first = b * size;
+        const std::size_t count = std::min(size, rows - first);
+        local_sums(h, first, count, buffer, wide, bias.data());
+        for (std::size_t r = 0; r < count; ++r) {
+          rope_.apply(turn_, buffer.query(r));
+          buffer.limit()[r] = head.size();
+        }
+        kernels::attend_rows_with_columns(buffer.rows(count, plain.data(), true, g_.logit_softcap),
+                                          weight.data(), kernels::ColumnStatistic::maximum, wide,
+                                          kernels::no_values(), buffer.scratch(), buffer.out(),
+                                          column.data());
+      }
+    });
+  }
+
+  // Leaves in buffer.sink() the log, base 2, of each row's sum over what it saw the first time.
+  void local_sums(std::size_t h, std::size_t first, std::size_t count, kernels::PrefillBuffer& buffer,
+                  const kernels::WideRows& keys, const float* bias) const {
+    const std::size_t group = g_.group();
+    const std::size_t before = heads_[h].size() - queries_.tokens();
+    for (std::size_t r = 0; r < count; ++r) {
+      const std::size_t token = (first + r) / group;
+      const std::size_t query_head = h * group + (first + r) % group;
+      queries_.read(token, query_head, kernels::kLog2E, buffer.query(r));
+      buffer.limit()[r] = before + token + 1;
+      buffer.sink()[r] = sinks_ != nullptr ? sinks_[query_head] * kernels::kLog2E : 0.0f;
+    }
+    const kernels::PrefillScratch scratch = buffer.scratch();
+    kernels::attend_rows(buffer.rows(count, bias, sinks_ != nullptr, g_.logit_softcap), keys,
+                         kernels::no_values(), scratch, buffer.out());
+    for (std::size_t r = 0; r < count; ++r) buffer.sink()[r] = scratch.maximum[r] + std::log2(scratch.sum[r]);
+  }
+
+  const Geometry& g_;
+  const Rope& rope_;
+  RopeTurn turn_;
+  const QueryRows& queries_;
+  std::span<const H> heads_;
+  const float* sinks_;
+};
+
+}  // namespace zeromerge

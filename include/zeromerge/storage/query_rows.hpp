@@ -1,0 +1,72 @@
+// A layer's queries of the newest tokens of a prompt, kept until the prompt ends for policies that look at
+// them again. In f16, scaled by the attention scale.
+#pragma once
+
+#include <cstddef>
+
+#include "zeromerge/core/rows.hpp"
+#include "zeromerge/kernels/kernels.hpp"
+#include "zeromerge/memory/block.hpp"
+
+namespace zeromerge {
+
+class QueryRows {
+ public:
+  QueryRows(std::size_t query_heads, std::size_t head_dim, float scale, ByteLedger* ledger)
+      : query_heads_(query_heads), head_dim_(head_dim), scale_(scale), block_(ledger) {}
+
+  std::size_t tokens() const noexcept { return tokens_; }
+  std::size_t bytes() const noexcept { return block_.bytes(); }
+
+  // Room for `tokens` more. Throws std::bad_alloc with nothing changed.
+  void reserve(std::size_t tokens) {
+    const std::size_t wanted = (tokens_ + tokens) * query_heads_ * head_dim_ * sizeof(f16);
+    if (block_.bytes() < wanted) block_.resize(wanted);
+  }
+
+  // Behind what is there; room must have been reserved.
+  void append(const RowView& q) noexcept {
+    float row[kMaxHeadDim];
+    for (std::size_t t = 0; t < q.tokens; ++t)
+      for (std::size_t h = 0; h < query_heads_; ++h) {
+        widen(q, t, h, row);
+        kernels::narrow(row, head_dim_, data() + ((tokens_ + t) * query_heads_ + h) * head_dim_);
+      }
+    tokens_ += q.tokens;
+  }
+
+  // A query times the attention scale and `factor`, as f32 [head_dim].
+  void read(std::size_t token, std::size_t head, float factor, float* out) const noexcept {
+    kernels::widen(data() + (token * query_heads_ + head) * head_dim_, head_dim_, factor, out);
+  }
+
+  // Forgets the last `tokens`.
+  void drop_last(std::size_t tokens) noexcept { tokens_ -= tokens < tokens_ ? tokens : tokens_; }
+  void clear() noexcept {
+    tokens_ = 0;
+    block_.resize(0);
+  }
+
+ private:
+  f16* data() const noexcept { return reinterpret_cast<f16*>(block_.data()); }
+
+  void widen(const RowView& q, std::size_t token, std::size_t head, float* out) const noexcept {
+    const void* row = q.row(token, head);
+    switch (q.type) {
+      case Element::f16:
+        return kernels::widen(static_cast<const f16*>(row), head_dim_, scale_, out);
+      case Element::bf16:
+        return kernels::widen(static_cast<const bf16*>(row), head_dim_, scale_, out);
+      default:
+        return kernels::widen(static_cast<const float*>(row), head_dim_, scale_, out);
+    }
+  }
+
+  std::size_t query_heads_;
+  std::size_t head_dim_;
+  float scale_;
+  std::size_t tokens_ = 0;
+  Block block_;  // [tokens][query_heads][head_dim]
+};
+
+}  // namespace zeromerge
