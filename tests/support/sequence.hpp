@@ -20,7 +20,10 @@ using ZeroMergeOf = Policy<DecayedAttention, AnyBudget, AnyMerge, K, V>;
 template <class K = float, class V = K>
 ZeroMergeOf<K, V> policy(const std::string& settings) {
   const AnyZeroMerge any = detail::read_zeromerge(Spec("zeromerge:" + settings));
-  return {any.score, any.budget, any.merge, any.areas, any.bounded};
+  ZeroMergeOf<K, V> composed{any.score, any.budget, any.merge, any.areas, any.bounded};
+  composed.replay = any.replay;
+  composed.refit = any.refit;
+  return composed;
 }
 
 template <class K = float, class V = K>

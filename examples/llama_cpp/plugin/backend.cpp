@@ -8,6 +8,7 @@
 
 #include "ggml-backend-impl.h"
 #include "host.hpp"
+#include "ropes.hpp"
 #include "settings.hpp"
 
 namespace zeromerge::plugin {
@@ -133,7 +134,10 @@ ggml_backend_buffer_t device_buffer_from_host(ggml_backend_dev_t, void* data, si
   return ggml_backend_cpu_buffer_from_ptr(data, size);
 }
 
-bool device_supports_op(ggml_backend_dev_t, const ggml_tensor* op) { return takes(op); }
+bool device_supports_op(ggml_backend_dev_t, const ggml_tensor* op) {
+  Ropes::get().see(op);
+  return takes(op);
+}
 
 bool device_supports_buft(ggml_backend_dev_t, ggml_backend_buffer_type_t type) {
   return ggml_backend_buft_is_host(type);

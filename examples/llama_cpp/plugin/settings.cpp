@@ -38,7 +38,10 @@ std::string Settings::policy() const {
 }
 
 void Settings::set_policy(const std::string& spec) {
-  (void)new_cache(spec, Geometry{}, {});  // throws if it is wrong
+  CacheOptions options;
+  options.rope =
+      std::make_shared<Rope>(RopeParams{.dims = 64}, 64);  // a layer's own comes with its operators
+  (void)new_cache(spec, Geometry{}, std::move(options));   // throws if it is wrong
   const std::lock_guard lock(mutex_);
   policy_ = spec;
 }

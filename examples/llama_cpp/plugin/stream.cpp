@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "caches.hpp"
+#include "ropes.hpp"
 #include "settings.hpp"
 #include "zeromerge/core/errors.hpp"
 
@@ -155,6 +156,7 @@ void Stream::restart(const Call& call) {
   options.executor = executor_;
   options.workspace = workspace_;
   options.first_layer = static_cast<std::size_t>(layer_ < 0 ? 0 : layer_);
+  options.rope = Ropes::get().of(layer_);
   drop_cache();  // before its successor takes memory
   cache_ = new_cache(Settings::get().policy(), g, std::move(options));
   if (std::exchange(pages_swept_, true) || !Settings::get().reclaim()) return;

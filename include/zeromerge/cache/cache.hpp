@@ -14,7 +14,9 @@ struct CacheOptions {
   std::size_t sequences = 1;     // independent, side by side
   Executor executor = serial();  // where the work of a call runs
   std::size_t chunk = 512;       // bounded mode: tokens of a prompt taken at once
-  std::size_t first_layer = 0;   // the model's number of layer 0 of this cache (budgets may depend on it)
+  std::shared_ptr<const Rope>
+      rope{};                   // the model's, for policies that turn queries (replay, refit); else null
+  std::size_t first_layer = 0;  // the model's number of layer 0 of this cache (budgets may depend on it)
   std::shared_ptr<Workspace>
       workspace{};  // share it between caches that are used one at a time; null: an own one
 };
@@ -34,6 +36,13 @@ class KvCache {
   KvCache(const Geometry& geometry, P policy, CacheOptions options = {}) {
     geometry.validate();
     if (options.sequences == 0 || options.chunk == 0) fail("cache: sequences and chunk must be at least 1");
+    if (policy.keeps_queries() && !options.rope)
+      fail(
+          "cache: replay and refit turn queries to other positions; give the model's RoPE as "
+          "CacheOptions::rope");
+    if (policy.keeps_queries() && policy.bounded)
+      fail(
+          "cache: replay and refit look at a whole prompt, bounded mode never has one; use one or the other");
     if (!options.workspace) options.workspace = std::make_shared<Workspace>();
     sequences_ = options.sequences;
     context_.reset(new LayerContext<P>{geometry,
@@ -41,6 +50,7 @@ class KvCache {
                                        std::move(options.executor),
                                        std::move(options.workspace),
                                        options.chunk,
+                                       std::move(options.rope),
                                        {}});
     for (std::size_t s = 0; s < sequences_; ++s)
       for (std::size_t l = 0; l < geometry.layers; ++l)

@@ -38,17 +38,27 @@ struct HeadState {
 
 namespace detail {
 
-// Slots [first, last) by falling importance, the best `keep` of them; ties go to the lower slot.
+// Slots [first, last) by falling importance, the best `keep` of them; ties go to the lower slot. A share of
+// them goes by `replayed` [entries] first, unless that is empty.
 template <class P, class H>
 std::vector<std::size_t> best_slots(const P& policy, const H& head, std::size_t first, std::size_t last,
-                                    std::size_t keep, std::size_t tokens) {
+                                    std::size_t keep, std::size_t tokens, std::span<const float> replayed) {
+  std::vector<std::size_t> slots(last - first);
+  std::iota(slots.begin(), slots.end(), first);
+  const auto sort_from = [&](std::size_t from, const auto& value) {
+    std::stable_sort(slots.begin() + static_cast<std::ptrdiff_t>(from), slots.end(),
+                     [&](std::size_t a, std::size_t b) { return value(a) > value(b); });
+  };
+  std::size_t chosen = 0;
+  if (!replayed.empty()) {
+    chosen = static_cast<std::size_t>(policy.replay.share * static_cast<double>(keep) + 0.5);
+    sort_from(0, [&](std::size_t j) { return replayed[j]; });
+    std::sort(slots.begin() + static_cast<std::ptrdiff_t>(chosen), slots.end());
+  }
   std::vector<float> value(last - first);
   for (std::size_t j = first; j < last; ++j)
     value[j - first] = policy.score.importance(head.score()[j], tokens - head.position()[j]);
-  std::vector<std::size_t> slots(last - first);
-  std::iota(slots.begin(), slots.end(), first);
-  std::stable_sort(slots.begin(), slots.end(),
-                   [&](std::size_t a, std::size_t b) { return value[a - first] > value[b - first]; });
+  sort_from(chosen, [&](std::size_t j) { return value[j - first]; });
   slots.resize(keep);
   return slots;
 }
@@ -56,15 +66,17 @@ std::vector<std::size_t> best_slots(const P& policy, const H& head, std::size_t 
 }  // namespace detail
 
 // Writes the compressed form of `head` (slots in order of arrival, size above the division's capacity) into
-// `target`, an empty head with room for capacity + 1. `tokens`: how many the sequence has seen.
+// `target`, an empty head with room for capacity + 1. `tokens`: how many the sequence has seen. `replayed`:
+// the importance of every entry by replay, or empty.
 template <class P, class H>
-void compress(const P& policy, const H& head, HeadState& state, H& target, std::size_t tokens) {
+void compress(const P& policy, const H& head, HeadState& state, H& target, std::size_t tokens,
+              std::span<const float> replayed = {}) {
   const Division& d = state.division;
   const std::size_t kept_sinks = d.sinks;
   const std::size_t first = kept_sinks + state.residuals;
   const std::size_t last = head.size() - d.recent;
-  auto context =
-      detail::best_slots(policy, head, first, last, d.capacity - d.sinks - d.residual - d.recent, tokens);
+  auto context = detail::best_slots(policy, head, first, last, d.capacity - d.sinks - d.residual - d.recent,
+                                    tokens, replayed);
   std::vector<char> kept(head.size(), 0);
   for (const std::size_t slot : context) kept[slot] = 1;
   if (!policy.areas.as_reference) std::sort(context.begin(), context.end());

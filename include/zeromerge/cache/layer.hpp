@@ -24,7 +24,8 @@ struct LayerContext {
   P policy;
   Executor executor;
   std::shared_ptr<Workspace> workspace;
-  std::size_t chunk;  // tokens of a prompt taken at once in bounded mode
+  std::size_t chunk;                 // tokens of a prompt taken at once in bounded mode
+  std::shared_ptr<const Rope> rope;  // not null if the policy keeps queries
   ByteLedger ledger;
 };
 
@@ -35,7 +36,11 @@ class LayerCache {
 
   // `index`: the layer's number in the model (budgets may depend on it).
   LayerCache(LayerContext<P>* context, std::size_t index)
-      : context_(context), index_(index), states_(context->geometry.kv_heads) {
+      : context_(context),
+        index_(index),
+        states_(context->geometry.kv_heads),
+        queries_(context->geometry.query_heads, context->geometry.head_dim,
+                 context->geometry.attention_scale(), &context->ledger) {
     const Geometry& g = context->geometry;
     const P& policy = context->policy;
     heads_.reserve(g.kv_heads);
@@ -75,6 +80,7 @@ class LayerCache {
       heads_[h].reserve(heads_[h].size() + k.tokens);
     }
     in_prompt_ = true;
+    queries_.clear();  // those kept are no longer the newest tokens'
     append(k, v);
   }
 
@@ -83,9 +89,11 @@ class LayerCache {
   void finish_prompt() {
     if (!in_prompt_) return;
     (void)divisions(tokens_, false);
-    fit_to_budget();
+    const auto before = fit_to_budget(replayed());
     for (auto& head : heads_)
       if (head.packs_late()) head.settle(head.size());
+    refit(before);
+    queries_.clear();
     context_->workspace->release_prompt();
     in_prompt_ = false;
   }
@@ -123,6 +131,7 @@ class LayerCache {
   void clear() noexcept {
     for (auto& head : heads_) head.clear();
     std::fill(states_.begin(), states_.end(), HeadState{});
+    queries_.clear();
     tokens_ = 0;
     in_prompt_ = true;
   }
@@ -143,6 +152,7 @@ class LayerCache {
     if (!can_truncate())
       fail("truncate: entries have been folded; the past of ", tokens_, " tokens is no longer there");
     for (auto& head : heads_) head.truncate(tokens);
+    queries_.drop_last(tokens_ - tokens);
     tokens_ = tokens;
     in_prompt_ = true;
   }
@@ -166,7 +176,7 @@ class LayerCache {
   std::size_t bytes() const noexcept {
     std::size_t sum = 0;
     for (const auto& head : heads_) sum += head.bytes();
-    return sum;
+    return sum + queries_.bytes();
   }
 
  private:
@@ -223,12 +233,15 @@ class LayerCache {
 
   // Appends whole tokens behind what is there and attends; the score follows when it is due.
   void take_chunk(const RowView& q, const RowView& k, const RowView& v, const OutView& out) {
+    const bool kept = context_->policy.keeps_queries();
+    if (kept) queries_.reserve(q.tokens);
     for (std::size_t h = 0; h < heads_.size(); ++h) {
       straighten(context_->policy, heads_[h], states_[h]);
       heads_[h].reserve(heads_[h].size() + q.tokens);
     }
     in_prompt_ = true;
     append(k, v);
+    if (kept) queries_.append(q);
     const auto layer = view();
     const std::vector<float> weight = row_weights(q.tokens);
     detail::attend_prompt(layer, q, out,
@@ -265,9 +278,27 @@ class LayerCache {
     return all;
   }
 
+  // [kv_heads][entries] importance by replay, or nothing.
+  std::vector<std::vector<float>> replayed() const {
+    if (context_->policy.replay.share == 0.0 || queries_.tokens() == 0) return {};
+    return Replay<HeadType>(context_->geometry, *context_->rope, queries_, std::span<const HeadType>(heads_),
+                            tokens_, sinks_.empty() ? nullptr : sinks_.data())
+        .importance(context_->executor);
+  }
+
+  // Fits the values of every head to what attention over `before`, its entries before some left, gives.
+  void refit(const std::vector<HeadType>& before) {
+    if (context_->policy.refit.references == 0 || queries_.tokens() == 0) return;
+    const ValueRefit<HeadType> refit(context_->policy.refit, context_->geometry, *context_->rope, queries_,
+                                     tokens_, sinks_.empty() ? nullptr : sinks_.data());
+    context_->executor(heads_.size(), [&](std::size_t h) {
+      if (before[h].size() != 0) refit.fit(h, before[h], heads_[h]);
+    });
+  }
+
   // Gives every head its capacity and compresses those that exceed it. Memory is taken one after another, the
-  // work is parallel.
-  void fit_to_budget() {
+  // work is parallel. Returns those heads as they were, in place of the others empty ones.
+  std::vector<HeadType> fit_to_budget(const std::vector<std::vector<float>>& replayed = {}) {
     const auto division = divisions(tokens_, true);
     std::vector<HeadType> targets;
     for (std::size_t h = 0; h < heads_.size(); ++h) {
@@ -280,10 +311,12 @@ class LayerCache {
       // competes.
       states_[h].residuals = std::min(states_[h].residuals, division[h].residual);
       if (heads_[h].size() > division[h].capacity)
-        compress(context_->policy, heads_[h], states_[h], targets[h], tokens_);
+        compress(context_->policy, heads_[h], states_[h], targets[h], tokens_,
+                 replayed.empty() ? std::span<const float>{} : std::span<const float>(replayed[h]));
     });
     for (std::size_t h = 0; h < heads_.size(); ++h)
       if (heads_[h].size() > division[h].capacity) heads_[h].swap(targets[h]);
+    return targets;
   }
 
   void append(const RowView& k, const RowView& v) noexcept {
@@ -315,6 +348,7 @@ class LayerCache {
   std::size_t index_;
   std::vector<HeadType> heads_;    // [kv_heads]
   std::vector<HeadState> states_;  // [kv_heads]
+  QueryRows queries_;              // of the prompt's newest tokens, if the policy keeps them
   std::vector<float> sinks_;       // [query_heads] or empty
   std::size_t tokens_ = 0;
   bool in_prompt_ = true;

@@ -10,7 +10,9 @@
 #include "zeromerge/budget/budgets.hpp"
 #include "zeromerge/core/element.hpp"
 #include "zeromerge/merge/merges.hpp"
+#include "zeromerge/merge/refit.hpp"
 #include "zeromerge/score/decayed_attention.hpp"
+#include "zeromerge/score/replay.hpp"
 
 namespace zeromerge {
 
@@ -78,7 +80,11 @@ struct Policy {
   bool bounded = false;  // compress after every chunk of a prompt: the peak is the budget plus one chunk
   StorageType key_type = storage_of<K>;  // with any_storage: what to store; else a fact
   StorageType value_type = storage_of<V>;
+  ReplayParams
+      replay{};  // both look at the prompt's queries again, so they are kept until it ends, and need the
+  RefitParams refit{};  // model's RoPE (CacheOptions::rope)
 
+  bool keeps_queries() const noexcept { return replay.share > 0.0 || refit.references != 0; }
   EntryFields fields() const noexcept { return {S::needs_probabilities, merge.keeps_mass()}; }
 };
 

@@ -24,6 +24,12 @@
 //     least=32                         a share budget never asks a head to do with    32
 //                                      fewer
 //     bounded=0|1                      compress after every chunk of a prompt         0
+//     replay=0%                        of what is kept beside the first and last      0%
+//                                      tokens, chosen by replay; needs the model's
+//                                      RoPE, as does refit
+//     refit=0 | 256                    values fitted after the prompt to so many      0
+//                                      tokens' queries
+//     ridge=0.1                        how strongly they stay where they are          0.1
 //     reference=0|1                    the reference code to the letter; its own defaults: tail=10%, alpha=1,
 //                                      no sinks, exact scores, f32
 //     storage= keys= values=           as for full                                    f16
@@ -86,6 +92,14 @@ inline AnyZeroMerge read_zeromerge(const Spec& spec) {
   policy.areas.least = spec.whole("least", 0, 32);
   policy.areas.as_reference = reference;
   policy.bounded = spec.choice("bounded", {"0", "1"}, 0) == 1;
+  const Amount replay = spec.amount("replay", share(0.0));
+  if (!replay.is_share) fail("policy '", spec.text(), "': replay must be a share of what is kept, as in 50%");
+  policy.replay.share = replay.value;
+  policy.refit.references = spec.whole("refit", 0, 0);
+  policy.refit.ridge = static_cast<float>(spec.number("ridge", 1e-6, 1e6, 0.1));
+  if (reference && policy.keeps_queries())
+    fail("policy '", spec.text(),
+         "': the reference knows neither replay nor refit; leave them out with reference=1");
   if (reference && policy.areas.sinks != 0)
     fail("policy '", spec.text(), "': the reference has no sinks; leave sinks out with reference=1");
   const Amount amount = std::visit(
@@ -124,9 +138,9 @@ std::unique_ptr<Cache> make_cache(const std::string& text, const Geometry& geome
     return make(detail::stored_as(Full<any_storage>{}, spec, StorageType::f16));
   }
   if (spec.name() == "zeromerge") {
-    spec.allow_only({"budget",     "tail",    "sinks",     "residual", "alpha", "decay",  "score",
-                     "importance", "heads",   "profile",   "floor",    "merge", "update", "metric",
-                     "least",      "bounded", "reference", "storage",  "keys",  "values"});
+    spec.allow_only({"budget",    "tail",    "sinks", "residual", "alpha",  "decay",  "score", "importance",
+                     "heads",     "profile", "floor", "merge",    "update", "metric", "least", "bounded",
+                     "reference", "storage", "keys",  "values",   "replay", "refit",  "ridge"});
     const bool reference = spec.choice("reference", {"0", "1"}, 0) == 1;
     return make(detail::stored_as(detail::read_zeromerge(spec), spec,
                                   reference ? StorageType::f32 : StorageType::f16));

@@ -22,6 +22,12 @@
 
 namespace zeromerge {
 
+// How much of what a head keeps beside its first and last tokens is chosen by replay, at the end of a prompt;
+// the rest by the score.
+struct ReplayParams {
+  double share = 0.0;
+};
+
 template <class H>
 class Replay {
  public:

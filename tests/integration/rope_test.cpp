@@ -1,0 +1,103 @@
+// Rotations as llama.cpp computes them: taken back they give the projection, in every variant; and a model's
+// own reach the policies that turn queries.
+#include "zeromerge/core/rope.hpp"
+
+#include "ggml-cpu.h"
+#include "integration/engine.hpp"
+#include "support/random.hpp"
+
+namespace zeromerge::test {
+namespace {
+
+struct Case {
+  const char* name;
+  RopeParams params;
+};
+
+// What ggml's operator makes of rows [positions][head_dim].
+std::vector<float> rotated_by_ggml(const RopeParams& p, std::int64_t head_dim, std::vector<float> rows,
+                                   const std::vector<std::int32_t>& positions) {
+  const auto count = static_cast<std::int64_t>(positions.size());
+  ggml_context* c = ggml_init({std::size_t{1} << 24, nullptr, false});
+  ggml_tensor* x = ggml_new_tensor_3d(c, GGML_TYPE_F32, head_dim, 1, count);
+  ggml_tensor* at = ggml_new_tensor_1d(c, GGML_TYPE_I32, count);
+  std::copy(rows.begin(), rows.end(), static_cast<float*>(x->data));
+  std::copy(positions.begin(), positions.end(), static_cast<std::int32_t*>(at->data));
+  ggml_tensor* factors = nullptr;
+  if (!p.factors.empty()) {
+    factors = ggml_new_tensor_1d(c, GGML_TYPE_F32, static_cast<std::int64_t>(p.factors.size()));
+    std::copy(p.factors.begin(), p.factors.end(), static_cast<float*>(factors->data));
+  }
+  const int mode = p.pairs == RopePairs::halves ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL;
+  ggml_tensor* y = ggml_rope_ext(
+      c, x, at, factors, static_cast<int>(p.dims), mode, static_cast<int>(p.original_context),
+      static_cast<float>(p.base), static_cast<float>(p.scale), static_cast<float>(p.extrapolation),
+      static_cast<float>(p.attention), static_cast<float>(p.beta_fast), static_cast<float>(p.beta_slow));
+  ggml_cgraph* graph = ggml_new_graph(c);
+  ggml_build_forward_expand(graph, y);
+  ggml_graph_compute_with_ctx(c, graph, 1);
+  const auto* out = static_cast<const float*>(y->data);
+  rows.assign(out, out + rows.size());
+  ggml_free(c);
+  return rows;
+}
+
+TEST(RopeOfLlamaCpp, TakenBackGivesTheProjection) {
+  const std::vector<float> llama3 = {1.0f, 1.0f, 1.5f, 2.0f, 4.0f, 8.0f, 8.0f, 8.0f};
+  const RopePairs kPairs[] = {RopePairs::halves, RopePairs::neighbours};
+  for (const RopePairs pairs : kPairs)
+    for (const Case& c : {Case{"plain", {.dims = 64, .pairs = pairs}},
+                          Case{"another base", {.dims = 64, .pairs = pairs, .base = 500000.0}},
+                          Case{"some of the channels", {.dims = 16, .pairs = pairs}},
+                          Case{"linear", {.dims = 64, .pairs = pairs, .scale = 0.25}},
+                          Case{"factors", {.dims = 16, .pairs = pairs, .factors = llama3}},
+                          Case{"yarn",
+                               {.dims = 64,
+                               .pairs = pairs,
+                               .base = 1e6,
+                               .scale = 0.25,
+                               .extrapolation = 1.0,
+                               .attention = 0.9,
+                               .original_context = 4096}}}) {
+      SCOPED_TRACE(std::string(c.name) + (pairs == RopePairs::halves ? ", halves" : ", neighbours"));
+      Random random(1);
+      const std::vector<std::int32_t> positions = {0, 1, 2, 77, 1024, 4000};
+      const std::vector<float> plain = normals(random, positions.size() * 64);
+      std::vector<float> rows = rotated_by_ggml(c.params, 64, plain, positions);
+      const Rope rope(c.params, 64);
+      for (std::size_t i = 0; i < positions.size(); ++i) {
+        rope.unrotate(rows.data() + i * 64, positions[i]);
+        // ggml's angles are products in f32: at position 4000 they are off by up to 3e-4.
+        for (std::size_t d = 0; d < 64; ++d)
+          ASSERT_NEAR(rows[i * 64 + d], plain[i * 64 + d], 1e-6 + 4e-7 * positions[i])
+              << "position " << positions[i];
+      }
+    }
+}
+
+class RopeOfAModel : public EngineTest {};
+
+TEST_F(RopeOfAModel, ReachesThePoliciesThatTurnQueries) {
+  const auto prompt = engine.text(0, 300);
+  const auto rest = engine.text(300, 12);
+  const auto under = [&](const char* policy, std::size_t entries) {
+    engine.policy(policy);
+    engine.reset_statistics();
+    Context context{Options{}};
+    context.feed(prompt);
+    context.feed_each(rest);
+    EXPECT_EQ(engine.statistics().refusals, 0u);
+    EXPECT_EQ(engine.statistics().entries, entries * engine.heads());
+    return context.take();
+  };
+  const Rows expected = under("full", 312);
+  const Rows dropped = under("zeromerge:budget=20%,merge=drop", 60);
+  const Rows fitted = under("zeromerge:budget=20%,merge=drop,refit=128", 60);
+  const Rows replayed = under("zeromerge:budget=20%,merge=drop,replay=50%", 60);
+  EXPECT_GT(difference(dropped, replayed).mean_kl, 1e-6) << "replay chose what the score would have chosen";
+  // The values of what stays take over what left.
+  EXPECT_LT(difference(expected, fitted).mean_kl, difference(expected, dropped).mean_kl);
+}
+
+}  // namespace
+}  // namespace zeromerge::test
