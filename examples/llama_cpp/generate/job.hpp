@@ -39,7 +39,7 @@ struct Job {
   std::int32_t predict = 0;
   std::string prompt_file;                 // inspect
   std::vector<std::int32_t> prompt;        // the others
-  std::vector<std::int32_t> continuation;  // compare
+  std::vector<std::int32_t> continuation;  // compare; reference: empty for the likeliest tokens
   std::string logits_file;                 // reference writes, compare reads: float32 [predict][vocabulary]
   std::string output_file;                 // expand
 };

@@ -3,7 +3,9 @@
 #include <ggml-backend.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
+#include <cstdlib>
 #include <stdexcept>
 
 namespace generate {
@@ -97,6 +99,24 @@ std::size_t Model::vocabulary() const {
 
 std::size_t Model::kv_heads() const {
   return static_cast<std::size_t>(std::max(llama_model_n_head_kv(model_.get()), 1));
+}
+
+std::size_t Model::head_dim() const {
+  const auto text = [&](const std::string& key) {
+    std::array<char, 128> value{};
+    const bool found = llama_model_meta_val_str(model_.get(), key.c_str(), value.data(), value.size()) >= 0;
+    return std::string(found ? value.data() : "");
+  };
+  const std::string prefix = text("general.architecture") + ".";
+  const auto number = [&](const char* key) {
+    const std::string value = text(prefix + key);
+    return static_cast<std::size_t>(value.empty() ? 0 : std::strtoull(value.c_str(), nullptr, 10));
+  };
+  if (const std::size_t length = number("attention.key_length"); length != 0) return length;
+  const std::size_t width = number("embedding_length"), heads = number("attention.head_count");
+  if (width == 0 || heads == 0)
+    throw std::runtime_error("the model's metadata tell neither the length of its keys nor its heads");
+  return width / heads;
 }
 
 Session::Session(const Model& model, const Job& job)

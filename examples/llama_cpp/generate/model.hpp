@@ -29,6 +29,8 @@ class Model {
   bool ends_generation(llama_token token) const;
   std::size_t vocabulary() const;
   std::size_t kv_heads() const;  // of a layer
+  std::size_t head_dim()
+      const;  // of keys, from the metadata, so a vocabulary alone knows it; throws if they lack it
 
  private:
   struct Free {

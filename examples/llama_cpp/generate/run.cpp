@@ -156,7 +156,8 @@ json run_reference(const Job& job) {
   for (std::int32_t i = 0; i < job.predict; ++i) {
     if (i > 0) step(session, continuation.back());
     rows.write(session.logits());
-    continuation.push_back(argmax(session.logits()));
+    continuation.push_back(job.continuation.empty() ? argmax(session.logits())
+                                                    : job.continuation[static_cast<std::size_t>(i)]);
     progress.update(continuation.size());
   }
   rows.close();
@@ -177,9 +178,16 @@ json run_compare(const Job& job, const std::optional<Plugin>& plugin) {
       progress.update(i + 1);
     }
     if (std::isnan(agreement.kl_mean())) throw std::runtime_error("the run's logits are not finite");
-    return json{{"kl_mean", agreement.kl_mean()},
-                {"top1_agreement", agreement.top1_agreement()},
-                {"nll_delta", agreement.nll_delta()}};
+    json figures{{"kl_mean", agreement.kl_mean()},
+                 {"top1_agreement", agreement.top1_agreement()},
+                 {"nll_delta", agreement.nll_delta()}};
+    if (plugin) {
+      const zeromerge_statistics statistics = plugin->statistics();
+      figures["entries_per_head"] =
+          statistics.entries / std::max<std::uint64_t>(statistics.caches, 1) / model.kv_heads();
+      figures["kv_bytes"] = statistics.kv_bytes;
+    }
+    return figures;
   });
 }
 

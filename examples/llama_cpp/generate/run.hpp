@@ -13,9 +13,11 @@ namespace generate {
 // {prefill_tokens_per_s, decode_tokens_per_s, decode_step_ms_median, kv_bytes, kv_bytes_peak, engine_bytes,
 // rss_bytes, rss_peak_bytes, text}
 nlohmann::json run_speed(const Job& job, const std::optional<Plugin>& plugin);
-// {continuation}; the logits before each of its tokens go to job.logits_file
+// {continuation}: job.continuation, or the likeliest tokens if that is empty; the logits before each of them
+// go to job.logits_file
 nlohmann::json run_reference(const Job& job);
-// {kl_mean, top1_agreement, nll_delta} to the rows of job.logits_file, over job.continuation
+// {kl_mean, top1_agreement, nll_delta} to the rows of job.logits_file, over job.continuation; with the
+// plug-in {entries_per_head, kv_bytes} at its end too
 nlohmann::json run_compare(const Job& job, const std::optional<Plugin>& plugin);
 
 }  // namespace generate

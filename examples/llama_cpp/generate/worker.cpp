@@ -41,7 +41,7 @@ json inspect(const Job& job) {
   const Model model = open_vocabulary(job);
   const Tokens tokens = model.tokenize(read_text(job.prompt_file));
   if (tokens.empty()) throw UsageError("the prompt holds no token; give it some text");
-  return {{"tokens", tokens}, {"exact_weights", has_exact_weights(model)}};
+  return {{"tokens", tokens}, {"exact_weights", has_exact_weights(model)}, {"head_dim", model.head_dim()}};
 }
 
 json expand(const Job& job) {

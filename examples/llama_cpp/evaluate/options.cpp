@@ -1,0 +1,113 @@
+#include "evaluate/options.hpp"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <set>
+#include <thread>
+
+#include "generate/checks.hpp"
+#include "generate/error.hpp"
+#include "zeromerge/cache/spec.hpp"
+
+namespace evaluate {
+namespace {
+
+namespace fs = std::filesystem;
+using generate::UsageError;
+
+void declare(CLI::App& app, Options& options, std::string& task, std::string& equal) {
+  const std::int32_t most = 1 << 24;
+  app.add_option("--model", options.model, "GGUF file of the model")
+      ->type_name("FILE")
+      ->capture_default_str();
+  app.add_option("--task", task, "continuation: predictions along the text that follows the prompt")
+      ->check(CLI::IsMember({"continuation"}))
+      ->capture_default_str();
+  app.add_option("--text", options.texts, "text files, each a prompt and what follows it")
+      ->type_name("FILE")
+      ->required();
+  app.add_option("--policy", options.policies,
+                 "policies without a budget; the first is what the others are compared with")
+      ->type_name("SPEC")
+      ->capture_default_str();
+  app.add_option("--budget", options.budgets, "shares of the prompt, as in 5%, or counts of entries a head")
+      ->type_name("N%|N")
+      ->delimiter(',')
+      ->capture_default_str();
+  app.add_option("--equal", equal, "what a share is one of: the full cache's entries, or its bytes in f16")
+      ->check(CLI::IsMember({"entries", "bytes"}))
+      ->capture_default_str();
+  app.add_option("--prompt-tokens", options.prompt_tokens, "tokens of each text that are the prompt")
+      ->check(generate::whole_number(16, most, "--prompt-tokens 2048"))
+      ->type_name("N")
+      ->capture_default_str();
+  app.add_option("--predict", options.predict, "tokens behind it that are predicted one by one")
+      ->check(generate::whole_number(1, most, "--predict 128"))
+      ->type_name("N")
+      ->capture_default_str();
+  app.add_option("--threads", options.threads, "threads; without it one per core")
+      ->check(generate::whole_number(1, generate::kMostThreads, "--threads 4"))
+      ->type_name("N")
+      ->capture_default_str();
+  app.add_option(
+         "--json", options.json,
+         "file to write the rows to after each one; rows that it holds already are not measured again")
+      ->type_name("FILE");
+  app.add_option("--plugin", options.plugin, "the plug-in")->type_name("FILE")->capture_default_str();
+}
+
+void check_texts(const Options& options) {
+  std::set<std::string> names;
+  for (const fs::path& text : options.texts) {
+    generate::require_file(text, "--text", "give an existing text file");
+    if (!names.insert(text.filename().string()).second)
+      throw UsageError(
+          "--text: " + text.filename().string() +
+          " was given twice; rows are told apart by the file's name, give each text one of its own");
+  }
+}
+
+void check_policies(const Options& options) {
+  for (const std::string& policy : options.policies) {
+    try {
+      if (zeromerge::Spec(policy).has("budget"))
+        throw UsageError("--policy: \"" + policy + "\" has a budget; give it as --budget, for all policies");
+      for (const std::string& budget : options.budgets)
+        (void)zeromerge::Spec("any:budget=" + budget).amount("budget", {});
+    } catch (const zeromerge::Error& error) {
+      throw UsageError(std::string("--policy or --budget: ") + error.what());
+    }
+  }
+}
+
+}  // namespace
+
+std::variant<Options, int> parse_options(int argc, char** argv) {
+  CLI::App app{
+      "How far do a model's predictions move when its KV cache is compressed? Policies and budgets over "
+      "texts, beside\n"
+      "llama.cpp with nothing left out, on a copy of the model with weights expanded to f16."};
+  Options options;
+  options.model = generate::default_model();
+  options.threads = static_cast<std::int32_t>(
+      std::clamp(std::thread::hardware_concurrency(), 1u, static_cast<unsigned>(generate::kMostThreads)));
+  options.plugin = generate::default_plugin();
+  std::string task = "continuation";
+  std::string equal = "entries";
+  declare(app, options, task, equal);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    throw UsageError(std::string(error.what()) + "\nzeromerge-evaluate --help lists the options");
+  }
+  options.equal_bytes = equal == "bytes";
+  generate::check_model_and_plugin(options.model, options.plugin);
+  generate::check_json(options.json);
+  check_texts(options);
+  check_policies(options);
+  return options;
+}
+
+}  // namespace evaluate

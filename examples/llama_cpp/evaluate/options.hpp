@@ -1,0 +1,28 @@
+// What the user asked for, checked as far as it can be without loading anything.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace evaluate {
+
+struct Options {
+  std::filesystem::path model;
+  std::vector<std::filesystem::path> texts;
+  std::vector<std::string> policies = {"zeromerge"};
+  std::vector<std::string> budgets = {"5%"};
+  bool equal_bytes = false;  // a share is one of the full f16 cache's bytes, else of its entries
+  std::int32_t prompt_tokens = 2048;
+  std::int32_t predict = 128;
+  std::int32_t threads = 0;
+  std::filesystem::path json;  // empty: none
+  std::filesystem::path plugin;
+};
+
+// The options, or the exit code of a run that is over (--help). Throws generate::UsageError.
+std::variant<Options, int> parse_options(int argc, char** argv);
+
+}  // namespace evaluate

@@ -1,0 +1,102 @@
+// zeromerge-evaluate as it is called: rows, going on where it stopped, refusals.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+class Evaluate : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder = fs::temp_directory_path() / ("zeromerge-evaluate-test." + std::to_string(getpid()));
+    fs::create_directories(folder);
+    for (const char* name : {"a.txt", "b.txt"}) {
+      std::ofstream text(folder / name);
+      for (int i = 0; i < 60; ++i)
+        text << "In line " << i << " of the log of " << name << " the keeper wrote that the water stood at "
+             << (i * 37 + name[0]) % 91 << " feet and that the wind came from the north. ";
+    }
+  }
+  void TearDown() override { fs::remove_all(folder); }
+
+  // The exit code; what was printed is in `said`.
+  int run(const std::string& arguments) {
+    const fs::path log = folder / "log";
+    const std::string command = std::string(ZEROMERGE_BIN_DIR) + "/zeromerge-evaluate --model " +
+                                ZEROMERGE_TEST_MODEL + " --threads 2 " + arguments + " >" + log.string() +
+                                " 2>&1";
+    const int status = std::system(command.c_str());
+    std::ostringstream text;
+    text << std::ifstream(log).rdbuf();
+    said = text.str();
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
+  std::string path(const char* name) const { return (folder / name).string(); }
+  json rows() const { return json::parse(std::ifstream(folder / "rows.json")); }
+
+  fs::path folder;
+  std::string said;
+};
+
+TEST_F(Evaluate, MeasuresContinuationAndGoesOnWhereItStopped) {
+  const std::string common =
+      " --prompt-tokens 200 --predict 6 --policy zeromerge --policy zeromerge:merge=drop,refit=64"
+      " --budget 20% --json " +
+      path("rows.json");
+  ASSERT_EQ(run("--task continuation --text " + path("a.txt") + common), 0) << said;
+  const json first = rows();
+  ASSERT_EQ(first["rows"].size(), 2u);
+  for (const json& row : first["rows"]) {
+    EXPECT_EQ(row["task"], "continuation");
+    EXPECT_EQ(row["text"], "a.txt");
+    EXPECT_EQ(row["budget"], "20%");
+    EXPECT_EQ(row["entries"], 40);
+    EXPECT_GT(row["bytes"], 0);
+    EXPECT_GT(row["kl_mean"], 1e-4);
+    EXPECT_GE(row["top1_agreement"], 0.0);
+    EXPECT_LE(row["top1_agreement"], 1.0);
+    EXPECT_TRUE(row["nll_delta"].is_number());
+  }
+  ASSERT_EQ(first["floor"].size(), 1u);
+  EXPECT_LT(first["floor"][0]["kl_mean"], 1e-4) << "everything kept is rounding away";
+  EXPECT_NE(said.find("zeromerge:merge=drop,refit=64"), std::string::npos);
+
+  ASSERT_EQ(run("--text " + path("a.txt") + " " + path("b.txt") + common), 0) << said;
+  const json second = rows();
+  ASSERT_EQ(second["rows"].size(), 4u);
+  EXPECT_EQ(second["rows"][0], first["rows"][0]);
+  EXPECT_EQ(second["rows"][1], first["rows"][1]);
+  EXPECT_EQ(said.find("a.txt, llama.cpp"), std::string::npos) << "a text that is done was measured again";
+
+  EXPECT_EQ(run("--prompt-tokens 150 --text " + path("a.txt") + " --json " + path("rows.json")), 2);
+  EXPECT_NE(said.find("measured with"), std::string::npos) << said;
+  EXPECT_EQ(rows(), second) << "a refused run changed the file";
+}
+
+TEST_F(Evaluate, RefusesWhatItCannotMeasure) {
+  EXPECT_EQ(run("--text " + path("missing.txt")), 2);
+  EXPECT_NE(said.find("missing.txt"), std::string::npos);
+  EXPECT_EQ(run("--text " + path("a.txt") + " --prompt-tokens 100000"), 2);
+  EXPECT_NE(said.find("give a longer text"), std::string::npos) << said;
+  EXPECT_EQ(run("--text " + path("a.txt") + " --policy zeromerge:budget=5%"), 2);
+  EXPECT_EQ(run("--text " + path("a.txt") + " --policy zeromerge:colour=red --prompt-tokens 100"), 2);
+  EXPECT_NE(said.find("colour"), std::string::npos) << said;
+  EXPECT_EQ(run("--text " + path("a.txt") + " --budget nonsense"), 2);
+  EXPECT_EQ(run("--task dancing --text " + path("a.txt")), 2);
+  EXPECT_EQ(run("--text " + path("a.txt") + " " + path("a.txt")), 2);
+  std::ofstream(folder / "other.json") << "[1, 2]";
+  EXPECT_EQ(run("--text " + path("a.txt") + " --json " + path("other.json")), 2);
+  EXPECT_EQ(run("--help"), 0);
+}
+
+}  // namespace
