@@ -71,7 +71,10 @@ TEST(Presets, EveryGoodTextMakesACache) {
                            "zeromerge:bounded=1",
                            "zeromerge:reference=1,budget=60",
                            "zeromerge:storage=f32",
-                           "zeromerge:keys=f16,values=bf16"}) {
+                           "zeromerge:keys=f16,values=bf16",
+                           "zeromerge:keys=q4,values=q8",
+                           "h2o",
+                           "h2o:budget=20%,storage=q4"}) {
     EXPECT_EQ(refusal(text), "") << text;
     EXPECT_EQ(made(text)->spec(), text);
   }
@@ -79,7 +82,7 @@ TEST(Presets, EveryGoodTextMakesACache) {
 
 TEST(Presets, BadTextsAreRefusedWithWhatIsValid) {
   expect_refusal("", "expected name:key=value");
-  expect_refusal("zeromerg", "unknown name 'zeromerg'; there are full, zeromerge");
+  expect_refusal("zeromerg", "unknown name 'zeromerg'; there are full, zeromerge, h2o");
   expect_refusal("full:budget=5%", "unknown key 'budget'; full knows storage, keys, values");
   expect_refusal("zeromerge:budgte=5%", "zeromerge knows budget, tail, sinks, residual");
   expect_refusal("zeromerge:budget=0", "a budget of 0 keeps nothing");
@@ -104,6 +107,11 @@ TEST(Presets, BadTextsAreRefusedWithWhatIsValid) {
   expect_refusal("zeromerge:heads=uniform,profile=x", "profile= needs heads=profile");
   expect_refusal("zeromerge:profile=/no/such/file", "cannot read the file '/no/such/file'");
   expect_refusal("zeromerge:reference=1,sinks=4", "the reference has no sinks");
+  expect_refusal("zeromerge:reference=1,refit=64", "the reference knows neither replay nor refit");
+  expect_refusal("zeromerge:replay=50", "replay must be a share");
+  expect_refusal("zeromerge:replay=50%", "give the model's RoPE");
+  expect_refusal("zeromerge:refit=64,bounded=1", "give the model's RoPE");
+  expect_refusal("h2o:reference=1", "reference= is for zeromerge alone");
 }
 
 TEST(Presets, TheBudgetIsAShareOfThePromptOrACount) {

@@ -33,6 +33,9 @@
 //     reference=0|1                    the reference code to the letter; its own defaults: tail=10%, alpha=1,
 //                                      no sinks, exact scores, f32
 //     storage= keys= values=           as for full                                    f16
+//   h2o                      H2O (arXiv 2306.14048): attention added up over all queries, half of the budget for
+//                            the last tokens, the rest dropped. zeromerge with decay=1, score=exact, tail=50%,
+//                            sinks=0, merge=drop unless told otherwise
 // clang-format on
 #pragma once
 
@@ -112,6 +115,18 @@ inline AnyZeroMerge read_zeromerge(const Spec& spec) {
   return policy;
 }
 
+// Presets that are zeromerge with other defaults. False: the name is none of these.
+inline bool assume_preset(Spec& spec) {
+  if (spec.name() == "zeromerge") return true;
+  if (spec.name() != "h2o") return false;
+  if (spec.has("reference"))
+    fail("policy '", spec.text(), "': reference= is for zeromerge alone; leave it out");
+  for (const auto& [key, value] :
+       {std::pair{"decay", "1"}, {"score", "exact"}, {"tail", "50%"}, {"sinks", "0"}, {"merge", "drop"}})
+    spec.assume(key, value);
+  return true;
+}
+
 // storage= for both, keys= and values= apart.
 template <class P>
 P stored_as(P policy, const Spec& spec, StorageType otherwise) {
@@ -128,7 +143,7 @@ P stored_as(P policy, const Spec& spec, StorageType otherwise) {
 template <class Cache = AnyCache>
 std::unique_ptr<Cache> make_cache(const std::string& text, const Geometry& geometry,
                                   CacheOptions options = {}) {
-  const Spec spec(text);
+  Spec spec(text);
   const auto make = [&](auto policy) -> std::unique_ptr<Cache> {
     using P = decltype(policy);
     return std::make_unique<detail::CacheAdapter<P>>(text, geometry, std::move(policy), std::move(options));
@@ -137,7 +152,7 @@ std::unique_ptr<Cache> make_cache(const std::string& text, const Geometry& geome
     spec.allow_only({"storage", "keys", "values"});
     return make(detail::stored_as(Full<any_storage>{}, spec, StorageType::f16));
   }
-  if (spec.name() == "zeromerge") {
+  if (detail::assume_preset(spec)) {
     spec.allow_only({"budget",    "tail",    "sinks", "residual", "alpha",  "decay",  "score", "importance",
                      "heads",     "profile", "floor", "merge",    "update", "metric", "least", "bounded",
                      "reference", "storage", "keys",  "values",   "replay", "refit",  "ridge"});
@@ -145,7 +160,7 @@ std::unique_ptr<Cache> make_cache(const std::string& text, const Geometry& geome
     return make(detail::stored_as(detail::read_zeromerge(spec), spec,
                                   reference ? StorageType::f32 : StorageType::f16));
   }
-  fail("policy '", text, "': unknown name '", spec.name(), "'; there are full, zeromerge");
+  fail("policy '", text, "': unknown name '", spec.name(), "'; there are full, zeromerge, h2o");
 }
 
 #if defined(ZEROMERGE_COMPILED)

@@ -36,6 +36,11 @@ class Spec {
   const std::string& name() const noexcept { return name_; }
   const std::string& text() const noexcept { return text_; }
 
+  // What a key that the text leaves out is to be.
+  void assume(const char* key, const char* value) {
+    if (!has(key)) pairs_.emplace_back(key, value);
+  }
+
   // Throws Error if a key is none of these.
   void allow_only(std::initializer_list<const char*> keys) const {
     for (const auto& [key, value] : pairs_) {
