@@ -12,21 +12,10 @@
 #include "zeromerge/core/geometry.hpp"
 #include "zeromerge/core/parallel.hpp"
 #include "zeromerge/core/rows.hpp"
+#include "zeromerge/kernels/read_row.hpp"
 #include "zeromerge/storage/head.hpp"
 
 namespace zeromerge::detail {
-
-// to[i] = row[i] * factor in f32 for a caller's row of n elements.
-inline void read_row(const void* row, Element type, std::size_t n, float factor, float* to) noexcept {
-  switch (type) {
-    case Element::f16:
-      return kernels::widen(static_cast<const f16*>(row), n, factor, to);
-    case Element::bf16:
-      return kernels::widen(static_cast<const bf16*>(row), n, factor, to);
-    default:
-      return kernels::widen(static_cast<const float*>(row), n, factor, to);
-  }
-}
 
 // Waking threads costs a few microseconds: work that takes no longer runs on the caller's. The choice changes
 // no result.

@@ -5,7 +5,7 @@
 #include <cstddef>
 
 #include "zeromerge/core/rows.hpp"
-#include "zeromerge/kernels/kernels.hpp"
+#include "zeromerge/kernels/read_row.hpp"
 #include "zeromerge/memory/block.hpp"
 
 namespace zeromerge {
@@ -29,7 +29,7 @@ class QueryRows {
     float row[kMaxHeadDim];
     for (std::size_t t = 0; t < q.tokens; ++t)
       for (std::size_t h = 0; h < query_heads_; ++h) {
-        widen(q, t, h, row);
+        detail::read_row(q.row(t, h), q.type, head_dim_, scale_, row);
         kernels::narrow(row, head_dim_, data() + ((tokens_ + t) * query_heads_ + h) * head_dim_);
       }
     tokens_ += q.tokens;
@@ -49,18 +49,6 @@ class QueryRows {
 
  private:
   f16* data() const noexcept { return reinterpret_cast<f16*>(block_.data()); }
-
-  void widen(const RowView& q, std::size_t token, std::size_t head, float* out) const noexcept {
-    const void* row = q.row(token, head);
-    switch (q.type) {
-      case Element::f16:
-        return kernels::widen(static_cast<const f16*>(row), head_dim_, scale_, out);
-      case Element::bf16:
-        return kernels::widen(static_cast<const bf16*>(row), head_dim_, scale_, out);
-      default:
-        return kernels::widen(static_cast<const float*>(row), head_dim_, scale_, out);
-    }
-  }
 
   std::size_t query_heads_;
   std::size_t head_dim_;
