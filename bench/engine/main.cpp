@@ -1,6 +1,5 @@
 // How fast does llama.cpp decode with the plug-in, at depth? Beside its own attention in all of its settings,
 // and with what the kernels give apart from what compression adds.
-#include <exception>
 #include <iostream>
 #include <string_view>
 
@@ -9,8 +8,7 @@
 #include "engine/group.hpp"
 #include "engine/options.hpp"
 #include "engine/rows.hpp"
-#include "generate/error.hpp"
-#include "generate/worker.hpp"
+#include "generate/program.hpp"
 
 namespace {
 
@@ -78,15 +76,6 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc == 4 && std::string_view(argv[1]) == "--worker") return generate::worker_main(argv[2], argv[3]);
   if (argc == 2 && std::string_view(argv[1]) == "--decoder") return bench::decoder_main();
-  try {
-    return run(argc, argv);
-  } catch (const generate::UsageError& error) {
-    std::cerr << "bench/run engine: " << error.what() << '\n';
-    return 2;
-  } catch (const std::exception& error) {
-    std::cerr << "bench/run engine: " << error.what() << '\n';
-    return 1;
-  }
+  return generate::program_main("bench/run engine", argc, argv, run);
 }

@@ -2,14 +2,12 @@
 // hold, by the library's own count, and what the process has, by the system's. Prompts are computed, not
 // copied: cells that are restored are cells that were there, which is what reclaiming avoids.
 #include <algorithm>
-#include <exception>
 #include <iostream>
 #include <string_view>
 
 #include "engine/contenders.hpp"
 #include "engine/options.hpp"
-#include "generate/error.hpp"
-#include "generate/worker.hpp"
+#include "generate/program.hpp"
 #include "support/report.hpp"
 
 namespace {
@@ -108,15 +106,4 @@ int run(int argc, char** argv) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  if (argc == 4 && std::string_view(argv[1]) == "--worker") return generate::worker_main(argv[2], argv[3]);
-  try {
-    return run(argc, argv);
-  } catch (const generate::UsageError& error) {
-    std::cerr << "bench/run memory: " << error.what() << '\n';
-    return 2;
-  } catch (const std::exception& error) {
-    std::cerr << "bench/run memory: " << error.what() << '\n';
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return generate::program_main("bench/run memory", argc, argv, run); }

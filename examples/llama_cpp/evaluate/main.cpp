@@ -1,12 +1,9 @@
 // zeromerge-evaluate: what a policy costs in quality, on the user's model and texts.
-#include <exception>
 #include <iostream>
-#include <string_view>
 
 #include "evaluate/continuation.hpp"
 #include "evaluate/report.hpp"
-#include "generate/error.hpp"
-#include "generate/worker.hpp"
+#include "generate/program.hpp"
 
 namespace {
 
@@ -22,15 +19,4 @@ int run(int argc, char** argv) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  if (argc == 4 && std::string_view(argv[1]) == "--worker") return generate::worker_main(argv[2], argv[3]);
-  try {
-    return run(argc, argv);
-  } catch (const generate::UsageError& error) {
-    std::cerr << "zeromerge-evaluate: " << error.what() << '\n';
-    return 2;
-  } catch (const std::exception& error) {
-    std::cerr << "zeromerge-evaluate: " << error.what() << '\n';
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return generate::program_main("zeromerge-evaluate", argc, argv, run); }

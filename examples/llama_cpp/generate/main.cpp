@@ -1,14 +1,11 @@
 // zeromerge-generate: continues a prompt with llama.cpp under a compression policy, and says what the policy
 // costs and saves: speed, memory, and how far the predictions move from plain llama.cpp's.
-#include <exception>
 #include <fstream>
 #include <iostream>
-#include <string_view>
 
-#include "generate/error.hpp"
 #include "generate/options.hpp"
 #include "generate/plan.hpp"
-#include "generate/worker.hpp"
+#include "generate/program.hpp"
 
 namespace {
 
@@ -32,15 +29,4 @@ int run(int argc, char** argv) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  if (argc == 4 && std::string_view(argv[1]) == "--worker") return generate::worker_main(argv[2], argv[3]);
-  try {
-    return run(argc, argv);
-  } catch (const generate::UsageError& error) {
-    std::cerr << "zeromerge-generate: " << error.what() << '\n';
-    return 2;
-  } catch (const std::exception& error) {
-    std::cerr << "zeromerge-generate: " << error.what() << '\n';
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return generate::program_main("zeromerge-generate", argc, argv, run); }

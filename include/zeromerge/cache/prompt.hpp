@@ -10,11 +10,11 @@
 #include <span>
 
 #include "zeromerge/cache/attend.hpp"
+#include "zeromerge/kernels/prefill_buffer.hpp"
 
 namespace zeromerge::detail {
 
 inline constexpr std::size_t kColumnParts = 4;
-inline constexpr std::size_t kStripFloats = std::size_t{1} << 19;  // of logits kept at once
 
 // The columns of the last rows of a prompt call: score[j] <- keep * score[j] + sum over the last
 // weight.size() tokens of weight[token] * probability, or the larger of keep * score[j] and the largest of
@@ -66,7 +66,7 @@ class PromptPass {
         plain_((q.tokens - columns.weight.size()) * layer.group()) {
     for (const H& head : layer.heads)
       longest_ = std::max(longest_, kernels::round_up(head.size(), kernels::kTile));
-    strip_rows_ = std::clamp<std::size_t>(kStripFloats / longest_ / 8 * 8, 8, kernels::kRowBlock);
+    strip_rows_ = kernels::strip_rows(longest_);
   }
 
   void run() {

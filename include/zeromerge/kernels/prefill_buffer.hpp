@@ -9,13 +9,18 @@
 
 namespace zeromerge::kernels {
 
+// As many rows as keep a strip of logits near.
+inline std::size_t strip_rows(std::size_t entries) noexcept {
+  constexpr std::size_t kStripFloats = std::size_t{1} << 19;  // of logits kept at once
+  return std::clamp<std::size_t>(kStripFloats / std::max<std::size_t>(entries, 1) / 8 * 8, 8, kRowBlock);
+}
+
 class PrefillBuffer {
  public:
   // Blocks of at most `rows` rows, of a head of row_size channels and `entries` entries. Strips: with column
   // statistics.
   PrefillBuffer(std::size_t rows, std::size_t row_size, std::size_t entries, bool strips)
       : stride_(row_size + kQueryTail),
-        entries_(entries),
         queries_(rows * stride_),
         out_(rows * row_size),
         limit_(rows),
@@ -26,17 +31,10 @@ class PrefillBuffer {
         strip_stride_(strips ? round_up(entries, kKeyBlock) + kTile : 0),
         strip_(rows * strip_stride_) {}
 
-  // As many rows as keep a strip of logits near.
-  static std::size_t strip_rows(std::size_t entries) noexcept {
-    constexpr std::size_t kFloats = std::size_t{1} << 19;
-    return std::clamp<std::size_t>(kFloats / std::max<std::size_t>(entries, 1) / 8 * 8, 8, kRowBlock);
-  }
-
   float* query(std::size_t row) noexcept { return queries_.data() + row * stride_; }
   float* out() noexcept { return out_.data(); }  // [rows][row_size]
   std::size_t* limit() noexcept { return limit_.data(); }
   float* sink() noexcept { return sink_.data(); }
-  std::size_t entries() const noexcept { return entries_; }
 
   PrefillRows rows(std::size_t count, const float* bias, bool sinks, float softcap) const noexcept {
     return {queries_.data(), stride_, count, limit_.data(), bias, sinks ? sink_.data() : nullptr, softcap};
@@ -49,7 +47,6 @@ class PrefillBuffer {
 
  private:
   std::size_t stride_;
-  std::size_t entries_;
   std::vector<float> queries_;
   std::vector<float> out_;
   std::vector<std::size_t> limit_;

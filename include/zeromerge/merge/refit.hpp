@@ -58,23 +58,16 @@ class ValueRefit {
   }
 
  private:
-  struct Reference {
-    std::size_t token;
-    std::size_t turn;  // number in turns_
-  };
-
   // Half of them the newest tokens, half spread over the others; each to a position of its own behind the
   // prompt, the same in every run.
   void choose() {
     const std::size_t m = queries_.tokens();
     const std::size_t n = std::min(params_.references, m);
     const std::size_t newest = n == m ? m : n / 2;
-    std::vector<std::size_t> tokens;
-    for (std::size_t i = 0; i < n - newest; ++i) tokens.push_back(i * (m - newest) / (n - newest));
-    for (std::size_t t = m - newest; t < m; ++t) tokens.push_back(t);
-    for (const std::size_t t : tokens) {
+    for (std::size_t i = 0; i < n - newest; ++i) chosen_.push_back(i * (m - newest) / (n - newest));
+    for (std::size_t t = m - newest; t < m; ++t) chosen_.push_back(t);
+    for (const std::size_t t : chosen_) {
       const std::size_t to = tokens_ + mixed(t) % std::max<std::size_t>(params_.reach, 1);
-      chosen_.push_back({t, turns_.size()});
       turns_.push_back(rope_.turn(static_cast<double>(to) - static_cast<double>(tokens_ - m + t)));
     }
   }
@@ -91,10 +84,10 @@ class ValueRefit {
              kernels::PrefillBuffer& buffer) const {
     const std::size_t group = g_.group();
     for (std::size_t r = 0; r < count; ++r) {
-      const Reference& reference = chosen_[(first + r) / group];
+      const std::size_t reference = (first + r) / group;
       const std::size_t query_head = h * group + (first + r) % group;
-      queries_.read(reference.token, query_head, kernels::kLog2E, buffer.query(r));
-      rope_.apply(turns_[reference.turn], buffer.query(r));
+      queries_.read(chosen_[reference], query_head, kernels::kLog2E, buffer.query(r));
+      rope_.apply(turns_[reference], buffer.query(r));
       buffer.limit()[r] = entries;
       buffer.sink()[r] = sinks_ != nullptr ? sinks_[query_head] * kernels::kLog2E : 0.0f;
     }
@@ -113,7 +106,7 @@ class ValueRefit {
 
   // p[entry][row] becomes the probability, and e[channel][row] loses what the kept values give.
   void attend_kept(std::size_t h, const H& kept, RowMatrix& p, RowMatrix& e) const {
-    const std::size_t size = kernels::PrefillBuffer::strip_rows(kept.size());
+    const std::size_t size = kernels::strip_rows(kept.size());
     std::vector<float> column(kernels::round_up(kept.size(), kernels::kKeyBlock));
     const std::vector<float> weight(size, 1.0f);
     blocks(h, kept, size, true,
@@ -156,8 +149,8 @@ class ValueRefit {
   const QueryRows& queries_;
   std::size_t tokens_;
   const float* sinks_;
-  std::vector<Reference> chosen_;
-  std::vector<RopeTurn> turns_;
+  std::vector<std::size_t> chosen_;  // tokens of queries_
+  std::vector<RopeTurn> turns_;      // of each of them
 };
 
 }  // namespace zeromerge

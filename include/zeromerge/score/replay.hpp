@@ -64,7 +64,7 @@ class Replay {
   void replay(std::size_t h, std::size_t part, std::vector<float>& column) const {
     const H& head = heads_[h];
     const std::size_t rows = queries_.tokens() * g_.group();
-    const std::size_t size = kernels::PrefillBuffer::strip_rows(head.size());
+    const std::size_t size = kernels::strip_rows(head.size());
     const std::size_t blocks = (rows + size - 1) / size;
     kernels::PrefillBuffer buffer(size, head.row_size(), head.size(), true);
     // The first entry is a sink of attention, not a local key of a second reading.
