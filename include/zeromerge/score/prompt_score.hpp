@@ -1,0 +1,63 @@
+// Scores that look at a prompt once it has ended: who is worth keeping until then is known by all of its
+// tokens at once. They stand beside the running score, which sees one query after another and goes on while
+// tokens are decoded.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "zeromerge/core/geometry.hpp"
+#include "zeromerge/core/parallel.hpp"
+#include "zeromerge/core/rope.hpp"
+#include "zeromerge/storage/head.hpp"
+#include "zeromerge/storage/query_rows.hpp"
+
+namespace zeromerge {
+
+// One layer at the end of a prompt.
+template <class H>
+struct PromptView {
+  const Geometry& geometry;
+  std::span<const H> heads;       // [kv_heads], entries in order of arrival
+  std::size_t tokens;             // the sequence has seen; `queries` are the newest of them
+  const QueryRows& queries;       // empty unless the score needs_queries()
+  const Rope* rope;               // the model's; null unless the score needs_rope()
+  const float* sinks;             // [query_heads] logits without a value, or null
+  const Executor& executor;       // for work on heads side by side
+  std::span<const float> second;  // [kv_heads][entries] maxima of a second reading, or empty
+};
+
+// [kv_heads][entries]: higher is kept; ties go to the lower entry.
+using Ratings = std::vector<std::vector<float>>;
+
+// What the cache asks of a prompt score. One that changes with what is decoded and needs no queries may say
+// so by rates_in_decode(): blockwise eviction then asks it again.
+template <class S>
+concept PromptScore = requires(const S& s, const PromptView<Head<float>>& view) {
+  { s.needs_queries() } -> std::convertible_to<bool>;
+  { s.needs_rope() } -> std::convertible_to<bool>;
+  { s.rate(view) } -> std::same_as<Ratings>;
+};
+
+// None: the running score decides alone.
+struct NoPromptScore {
+  bool needs_queries() const noexcept { return false; }
+  bool needs_rope() const noexcept { return false; }
+  template <class H>
+  Ratings rate(const PromptView<H>&) const {
+    return {};
+  }
+};
+
+// Ratings with one call of rate(head, importance) for every head, side by side.
+template <class H, class Rate>
+Ratings rate_heads(const PromptView<H>& view, const Rate& rate) {
+  Ratings all(view.heads.size());
+  for (std::size_t h = 0; h < all.size(); ++h) all[h].assign(view.heads[h].size(), 0.0f);
+  view.executor(all.size(), [&](std::size_t h) { rate(h, std::span<float>(all[h])); });
+  return all;
+}
+
+}  // namespace zeromerge
