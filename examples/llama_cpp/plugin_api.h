@@ -39,6 +39,12 @@ typedef void (*zeromerge_set_reclaim_t)(bool on);
 // "zeromerge_finish_prompt": ends the prompt of every cache now; the next single token would do it otherwise.
 // False: see the last error.
 typedef bool (*zeromerge_finish_prompt_t)(void);
+// "zeromerge_begin_second_reading", "zeromerge_end_second_reading": for policies that choose by a second
+// reading of the prompt (kvzip). Between the two the program feeds the context once more behind the prompt,
+// after an instruction to repeat it, all or in parts; then it drops these tokens itself
+// (llama_memory_seq_rm). False: see the last error.
+typedef bool (*zeromerge_begin_second_reading_t)(void);
+typedef bool (*zeromerge_end_second_reading_t)(void);
 // "zeromerge_get_statistics"
 typedef void (*zeromerge_get_statistics_t)(struct zeromerge_statistics* statistics);
 // "zeromerge_reset_statistics": counters to zero, the peak to what is held now.

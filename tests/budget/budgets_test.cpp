@@ -76,7 +76,8 @@ TEST(AdaptiveBudget, TheLayersTotalIsExactAndFloorsAndCapsHold) {
     const double floor = random.uniform();
     const std::size_t least = random.between(0, 40);
     const std::size_t needed = random.between(0, 40);
-    const BudgetQuery query{0, heads, tokens, least, needed, importance};
+    const BudgetQuery query{
+        .kv_heads = heads, .tokens = tokens, .least = least, .needed = needed, .importance = importance};
     const Capacities c = AdaptiveBudget{amount, floor}.capacities(query);
     const Capacities uniform = UniformBudget{amount}.capacities(query);
     ASSERT_EQ(c.size(), heads);

@@ -107,7 +107,7 @@ TEST(Presets, BadTextsAreRefusedWithWhatIsValid) {
   expect_refusal("zeromerge:heads=uniform,profile=x", "profile= needs heads=profile");
   expect_refusal("zeromerge:profile=/no/such/file", "cannot read the file '/no/such/file'");
   expect_refusal("zeromerge:reference=1,sinks=4", "the reference has no sinks");
-  expect_refusal("zeromerge:reference=1,refit=64", "the reference knows neither replay nor refit");
+  expect_refusal("zeromerge:reference=1,refit=64", "the reference knows no score of whole prompts, no refit and no blocks");
   expect_refusal("zeromerge:replay=50", "replay must be a share");
   expect_refusal("zeromerge:replay=50%", "give the model's RoPE");
   expect_refusal("zeromerge:refit=64,bounded=1", "give the model's RoPE");

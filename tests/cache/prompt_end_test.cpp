@@ -59,7 +59,9 @@ std::vector<std::vector<float>> replayed(const Tokens& t) {
   queries.append(t.queries(0, kTokens));
   const Rope rope({.dims = 64}, 64);
   const Head<float> heads[] = {copied(full.layer(0).head(0)), copied(full.layer(0).head(1))};
-  return Replay<Head<float>>(kGeometry, rope, queries, heads, kTokens, nullptr).importance(serial());
+  const Executor executor = serial();
+  return Replay{}.rate(
+      PromptView<Head<float>>{kGeometry, heads, kTokens, queries, &rope, nullptr, executor, {}});
 }
 
 // The first 4, the last 16 and the best `count` of the others.
@@ -93,7 +95,7 @@ TEST(PromptEnd, ReplayChoosesItsShare) {
     for (std::size_t h = 0; h < 2; ++h) {
       const auto& head = scored.layer(0).head(h);
       const std::vector<float> score(head.score(), head.score() + head.size());
-      const auto expected = best(score, 20 - by_replay, best(importance[h], by_replay, protected_ones()));
+      const auto expected = best(importance[h], by_replay, best(score, 20 - by_replay, protected_ones()));
       EXPECT_EQ(positions(cache.layer(0), h), expected) << share << ", head " << h;
     }
   }

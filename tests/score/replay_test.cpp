@@ -77,8 +77,12 @@ void check(const Geometry& g, std::size_t tokens, std::size_t with_queries, cons
                                   << " tokens, " << with_queries << " queries");
   const Layer layer(g, tokens, with_queries, tokens + g.head_dim);
   const Rope rope({.dims = g.head_dim / 2 * 2}, g.head_dim);
-  const Replay replay(g, rope, layer.queries, std::span<const Head<float>>(layer.heads), tokens, sinks);
-  const auto got = replay.importance(serial());
+  const auto rate = [&](const Executor& executor) {
+    return Replay{}.rate(
+        PromptView<Head<float>>{g, layer.heads, tokens, layer.queries, &rope, sinks, executor, {}});
+  };
+  const Ratings got = rate(serial());
+  if (with_queries == 0) return EXPECT_TRUE(got.empty());
   for (std::size_t h = 0; h < g.kv_heads; ++h) {
     const std::vector<double> expected = layer.expected(rope, tokens - with_queries, h, sinks);
     ASSERT_EQ(got[h].size(), tokens);
@@ -86,7 +90,7 @@ void check(const Geometry& g, std::size_t tokens, std::size_t with_queries, cons
       // Stored queries are f16: 2^-11 of a logit, whose size is about 8 at most here.
       ASSERT_NEAR(got[h][j], expected[j], 1e-2 * expected[j] + 1e-7) << "head " << h << " entry " << j;
   }
-  EXPECT_EQ(replay.importance(threads(3)), got);
+  EXPECT_EQ(rate(threads(3)), got);
 }
 
 class ReplayScore : public test::EachIsa {};

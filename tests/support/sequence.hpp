@@ -15,13 +15,14 @@ namespace zeromerge::test {
 // The policy of "zeromerge:<settings>" with these stored types: one composition for every setting keeps
 // compile times low.
 template <class K = float, class V = K>
-using ZeroMergeOf = Policy<DecayedAttention, AnyBudget, AnyMerge, K, V>;
+using ZeroMergeOf = Policy<DecayedAttention, AnyBudget, AnyMerge, K, V, AnyPromptScore>;
 
 template <class K = float, class V = K>
 ZeroMergeOf<K, V> policy(const std::string& settings) {
   const AnyZeroMerge any = detail::read_zeromerge(Spec("zeromerge:" + settings));
   ZeroMergeOf<K, V> composed{any.score, any.budget, any.merge, any.areas, any.bounded};
-  composed.replay = any.replay;
+  composed.prompt_score = any.prompt_score;
+  composed.prompt_share = any.prompt_share;
   composed.refit = any.refit;
   return composed;
 }

@@ -48,15 +48,27 @@ bool set_policy(const char* spec, char* error, size_t error_size) {
 
 void set_reclaim(bool on) { Settings::get().set_reclaim(on); }
 
-bool finish_prompt() {
+// action(host) for every instance; false: it failed, and why is the last error.
+template <class Action>
+bool for_hosts(const Action& action) {
   const std::lock_guard lock(hosts_mutex);
   try {
-    for (Host* host : hosts) host->finish_prompt();
+    for (Host* host : hosts) action(*host);
     return true;
   } catch (const std::exception& e) {
     Settings::get().set_error(e.what());
     return false;
   }
+}
+
+bool finish_prompt() {
+  return for_hosts([](Host& host) { host.finish_prompt(); });
+}
+bool begin_second_reading() {
+  return for_hosts([](Host& host) { host.begin_second_reading(); });
+}
+bool end_second_reading() {
+  return for_hosts([](Host& host) { host.end_second_reading(); });
 }
 
 void get_statistics(zeromerge_statistics* statistics) { *statistics = read_statistics(); }
@@ -174,6 +186,8 @@ void* reg_function(ggml_backend_reg_t, const char* name) {
   if (is("zeromerge_set_policy")) return reinterpret_cast<void*>(set_policy);
   if (is("zeromerge_set_reclaim")) return reinterpret_cast<void*>(set_reclaim);
   if (is("zeromerge_finish_prompt")) return reinterpret_cast<void*>(finish_prompt);
+  if (is("zeromerge_begin_second_reading")) return reinterpret_cast<void*>(begin_second_reading);
+  if (is("zeromerge_end_second_reading")) return reinterpret_cast<void*>(end_second_reading);
   if (is("zeromerge_get_statistics")) return reinterpret_cast<void*>(get_statistics);
   if (is("zeromerge_reset_statistics")) return reinterpret_cast<void*>(reset_statistics);
   if (is("zeromerge_last_error")) return reinterpret_cast<void*>(last_error);

@@ -1,5 +1,6 @@
 #include "host.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -225,7 +226,8 @@ bool Host::attend(ggml_tensor* op) {
                     float_parameter(op, 0),
                     float_parameter(op, 2)};
     const Seen& seen = see(k, op->src[3], call.tokens(), s, stream, std::move(written));
-    if (cache->attend(call, seen.sight, seen.past == Watch::Past::edited)) answered.push_back(s);
+    const auto prompt_ends = [&] { finish_together(stream, &seen.sight.past); };
+    if (cache->attend(call, seen.sight, seen.past == Watch::Past::edited, prompt_ends)) answered.push_back(s);
     if (watch_.watches(k) && (seen.past != Watch::Past::same || cache->has_read_again()))
       watch_.accept(stream, seen.sight.past, cache->given_back());
   }
@@ -261,10 +263,44 @@ bool Host::attend_stateless(ggml_cgraph* graph, int node) {
   return true;
 }
 
-void Host::finish_prompt() {
+// Calls action(stream) for every stream of every layer.
+template <class Action>
+void Host::for_streams(const Action& action) {
   for (auto& [data, layer] : layers_)
     for (auto& stream : layer.streams)
-      if (stream) stream->finish_prompt();
+      if (stream) action(*stream);
+}
+
+// A stream's layers whose budget is one for all of them end their prompts at once: when the first of them
+// gets a single token, all have seen the whole prompt. That token's past, if it is cut back from what they
+// know, is theirs as well.
+void Host::finish_together(std::size_t stream, const std::vector<std::size_t>* past) {
+  std::vector<std::pair<int, Stream*>> streams;
+  for (auto& [data, layer] : layers_) {
+    Stream* s = stream < layer.streams.size() ? layer.streams[stream].get() : nullptr;
+    if (s != nullptr && s->waits_for_others() != nullptr && (past == nullptr || s->cut_to(*past)))
+      streams.emplace_back(layer_of(layer.k), s);
+  }
+  std::sort(streams.begin(), streams.end());
+  std::vector<AnyLayer*> layers;
+  for (const auto& [number, s] : streams) layers.push_back(s->waits_for_others());
+  zeromerge::finish_together(std::span<AnyLayer* const>(layers));
+  for (const auto& [number, s] : streams) s->account();
+}
+
+void Host::finish_prompt() {
+  std::size_t most = 0;
+  for (const auto& [data, layer] : layers_) most = std::max(most, layer.streams.size());
+  for (std::size_t stream = 0; stream < most; ++stream) finish_together(stream, nullptr);
+  for_streams([](Stream& stream) { stream.finish_prompt(); });
+}
+
+void Host::begin_second_reading() {
+  for_streams([](Stream& stream) { stream.begin_second_reading(); });
+}
+
+void Host::end_second_reading() {
+  for_streams([](Stream& stream) { stream.end_second_reading(); });
 }
 
 void Host::count(zeromerge_statistics& statistics) const {

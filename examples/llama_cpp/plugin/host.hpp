@@ -33,6 +33,8 @@ class Host {
   void set_threads(int threads);
 
   void finish_prompt();
+  void begin_second_reading();
+  void end_second_reading();
 
   // Adds this instance's share to the statistics.
   void count(zeromerge_statistics& statistics) const;
@@ -56,6 +58,9 @@ class Host {
   bool attend(ggml_tensor* op);
   const Seen& see(const ggml_tensor* k, const ggml_tensor* mask, std::size_t tokens, std::size_t s,
                   std::size_t stream, std::vector<std::size_t> written);
+  void finish_together(std::size_t stream, const std::vector<std::size_t>* past);
+  template <class Action>
+  void for_streams(const Action& action);
   bool attend_stateless(ggml_cgraph* graph, int node);
   Layer& layer_of_tensors(const ggml_tensor* k, const ggml_tensor* v);
 

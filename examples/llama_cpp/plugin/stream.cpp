@@ -57,7 +57,8 @@ void Stream::account() {
   Settings::get().held.change(std::exchange(accounted_, bytes.held), bytes.held, bytes.peak - bytes.held);
 }
 
-bool Stream::attend(const Call& call, const Sight& sight, bool edited) {
+bool Stream::attend(const Call& call, const Sight& sight, bool edited,
+                    const std::function<void()>& prompt_ends) {
   has_read_again_ = false;
   const bool follows = std::exchange(last_sight_, sight.number) == sight.follows && sight.follows != 0;
   mark_written(sight.written);
@@ -71,13 +72,35 @@ bool Stream::attend(const Call& call, const Sight& sight, bool edited) {
     go_stateless(call);
     return false;
   }
-  run(call, sight.written);
+  run(call, sight.written, prompt_ends);
   return true;
 }
 
 void Stream::finish_prompt() {
   if (cache_ == nullptr || settle_ != 0) return;
   cache_->layer(0).finish_prompt();
+  account();
+}
+
+AnyLayer* Stream::waits_for_others() const {
+  if (cache_ == nullptr || settle_ != 0 || read_from_ != 0) return nullptr;
+  AnyLayer& layer = cache_->layer(0);
+  return layer.in_prompt() && layer.shares_budget() ? &layer : nullptr;
+}
+
+void Stream::begin_second_reading() {
+  if (cache_ == nullptr) return;
+  cache_->layer(0).begin_second_reading();
+  read_from_ = order_.size();
+}
+
+void Stream::end_second_reading() {
+  if (cache_ == nullptr || read_from_ == 0) return;
+  cache_->layer(0).end_second_reading();
+  for (std::size_t i = read_from_; i < order_.size(); ++i)
+    if (order_[i] < state_.size()) state_[order_[i]] = Cell::unused;
+  order_.resize(std::min(order_.size(), read_from_));
+  read_from_ = 0;
   account();
 }
 
@@ -120,13 +143,7 @@ bool Stream::follow_past(const Call& call, const std::vector<std::size_t>& past,
   if (all_known && !edited && is_suffix(left, order_)) return false;  // a window moves on
   // A cell that was given back has content only if the engine has restored one.
   const bool restored = !left.empty() && given_back_[left.back()] != 0 && !k_pages_.blank(left.back(), true);
-  if (all_known && !edited && !restored && is_prefix(left, order_) && cache_->layer(0).can_truncate()) {
-    cache_->layer(0).truncate(left.size());
-    for (std::size_t i = left.size(); i < order_.size(); ++i)
-      if (order_[i] < state_.size()) state_[order_[i]] = Cell::unused;
-    order_ = std::move(left);
-    return true;
-  }
+  if (all_known && !edited && !restored && cut(left)) return true;
   // Cells whose tokens are known keep their order, the others (restored by the engine) stand in the order of
   // cells.
   for (const std::size_t cell : left) visible[cell] = 0;
@@ -139,12 +156,31 @@ bool Stream::follow_past(const Call& call, const std::vector<std::size_t>& past,
   return true;
 }
 
+// Cuts the end of what the cache holds, so that `left` remains. False: that is not its beginning, or the
+// cache cannot go back.
+bool Stream::cut(std::vector<std::size_t> left) {
+  if (!is_prefix(left, order_) || !cache_->layer(0).can_truncate()) return false;
+  cache_->layer(0).truncate(left.size());
+  for (std::size_t i = left.size(); i < order_.size(); ++i)
+    if (order_[i] < state_.size()) state_[order_[i]] = Cell::unused;
+  order_ = std::move(left);
+  return true;
+}
+
+bool Stream::cut_to(const std::vector<std::size_t>& past) {
+  std::vector<std::size_t> left(
+      order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(std::min(past.size(), order_.size())));
+  std::vector<std::size_t> rising = left;
+  std::sort(rising.begin(), rising.end());
+  return rising == past && (left.size() == order_.size() || cut(std::move(left)));
+}
+
 void Stream::restart(const Call& call) {
   for (const std::size_t cell : order_)
     if (cell < state_.size()) state_[cell] = Cell::retired;
   order_.clear();
   stateless_ = false;
-  settle_ = 0;
+  settle_ = read_from_ = 0;
   Geometry g;
   g.layers = 1;
   g.query_heads = static_cast<std::size_t>(call.q->ne[2]);
@@ -185,7 +221,8 @@ void Stream::rebuild(const Call& call, std::vector<std::size_t> past) {
   ++Settings::get().rebuilds;
 }
 
-void Stream::run(const Call& call, const std::vector<std::size_t>& written) {
+void Stream::run(const Call& call, const std::vector<std::size_t>& written,
+                 const std::function<void()>& prompt_ends) {
   std::vector<char> keys;
   std::vector<char> values;
   const RowView k = gather(call, call.k, written, keys);
@@ -201,7 +238,8 @@ void Stream::run(const Call& call, const std::vector<std::size_t>& written) {
   AnyLayer& layer = cache_->layer(0);
   if (call.sinks != nullptr)
     layer.set_sink_logits({static_cast<const float*>(call.sinks->data), cache_->geometry().query_heads});
-  if (call.tokens() == 1 && settle_ == 0) {
+  if (call.tokens() == 1 && settle_ == 0 && read_from_ == 0) {
+    if (waits_for_others() != nullptr) prompt_ends();
     layer.decode(q, k, v, out);
   } else {
     layer.prefill(q, k, v, out);

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -45,8 +46,9 @@ class Stream {
 
   // Answers the call from the cache and returns true; or returns false: the call is no plain causal
   // continuation and must be answered from the engine's cells as they are. `edited`: cells that the call sees
-  // have other content than when the cache took them. Throws Error if cells are needed that were given back.
-  bool attend(const Call& call, const Sight& sight, bool edited);
+  // have other content than when the cache took them. prompt_ends(): called before the first single token
+  // behind a prompt if this stream waits_for_others(). Throws Error if cells are needed that were given back.
+  bool attend(const Call& call, const Sight& sight, bool edited, const std::function<void()>& prompt_ends);
 
   // Whether the last call took its past from the engine's cells.
   bool has_read_again() const { return has_read_again_; }
@@ -56,6 +58,17 @@ class Stream {
 
   // Compresses now instead of at the next single token; a rebuilt cache waits until it has seen queries.
   void finish_prompt();
+  // The layer if its prompt is open and its budget is one for all layers together; else null.
+  AnyLayer* waits_for_others() const;
+  // Forgets the tokens behind `past` (cells, rising). False: its past is another one.
+  bool cut_to(const std::vector<std::size_t>& past);
+  // To be called after a prompt has ended by other ways than this stream's.
+  void account();
+
+  // Between the two a prompt is read again, see LayerCache::begin_second_reading. The end forgets the tokens
+  // of the reading; the engine drops them too.
+  void begin_second_reading();
+  void end_second_reading();
 
   const AnyCache* cache() const { return cache_.get(); }
   std::size_t tokens() const { return order_.size(); }
@@ -72,12 +85,13 @@ class Stream {
   bool follow_past(const Call& call, const std::vector<std::size_t>& past, bool edited, bool follows);
   void restart(const Call& call);
   void rebuild(const Call& call, std::vector<std::size_t> past);
-  void run(const Call& call, const std::vector<std::size_t>& written);
+  bool cut(std::vector<std::size_t> left);
+  void run(const Call& call, const std::vector<std::size_t>& written,
+           const std::function<void()>& prompt_ends);
   void give_back(const std::vector<std::size_t>& written);
   void need(const std::vector<std::size_t>& cells, bool all = false) const;
   void go_stateless(const Call& call);
   void drop_cache();
-  void account();
   RowView gather(const Call& call, const ggml_tensor* operand, const std::vector<std::size_t>& cells,
                  std::vector<char>& buffer) const;
 
@@ -97,6 +111,7 @@ class Stream {
   bool seen_before_ = false;
   std::vector<std::size_t> waiting_;  // cells written whose pages have not been looked at yet
   std::size_t accounted_ = 0;         // bytes of cache_ in the process's count
+  std::size_t read_from_ = 0;         // tokens of the prompt while it is read again, else 0
   std::size_t settle_ = 0;            // single tokens that still count as prompt, after a rebuild
 };
 

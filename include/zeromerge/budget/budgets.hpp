@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
-#include <numeric>
+#include <optional>
 #include <span>
 #include <string>
 #include <variant>
@@ -13,30 +13,12 @@
 
 #include "zeromerge/budget/amount.hpp"
 #include "zeromerge/budget/apportion.hpp"
+#include "zeromerge/budget/budget_query.hpp"
 #include "zeromerge/budget/profile.hpp"
+#include "zeromerge/budget/shared_budgets.hpp"
+#include "zeromerge/budget/winners.hpp"
 
 namespace zeromerge {
-
-// What a budget may look at.
-struct BudgetQuery {
-  std::size_t layer = 0;
-  std::size_t kv_heads = 1;
-  std::size_t tokens = 0;  // seen so far
-  std::size_t least = 0;   // what a share is lifted to; a count is taken as it is
-  std::size_t needed = 0;  // no head can do with fewer
-  std::span<const std::vector<float>> importance =
-      {};  // [kv_heads][entries], filled if the budget needs_importance
-};
-
-// Entries per head: on average, and what none gets less than. `floor` is a share of the average.
-struct CapacityBounds {
-  std::size_t mean;
-  std::size_t lowest;
-  CapacityBounds(const Amount& amount, const BudgetQuery& query, double floor) noexcept
-      : mean(amount.is_share ? std::max(amount.of(query.tokens), query.least) : amount.of(query.tokens)),
-        lowest(std::max(std::min(mean, std::max(query.least, query.needed)),
-                        static_cast<std::size_t>(floor * static_cast<double>(mean)))) {}
-};
 
 // Keeps everything.
 struct Unlimited {
@@ -66,30 +48,12 @@ struct AdaptiveBudget {
   std::vector<std::size_t> capacities(const BudgetQuery& query) const {
     const auto [mean, lowest] = CapacityBounds(amount, query, floor);
     const std::size_t total = mean * query.kv_heads;
-    const auto won = winners(query.importance, total);
+    auto won = detail::winners(query.importance, total);
+    won.resize(query.kv_heads);  // nothing is known yet: nobody has won
     std::vector<double> weights(query.kv_heads);
     for (std::size_t h = 0; h < query.kv_heads; ++h)
       weights[h] = floor * static_cast<double>(mean) + (1.0 - floor) * static_cast<double>(won[h]);
     return apportion(weights, total, lowest, std::max(mean, query.tokens));
-  }
-
- private:
-  // How many of each head's entries are among the `best` of the layer; ties go to the lower head, then the
-  // lower entry.
-  static std::vector<std::size_t> winners(std::span<const std::vector<float>> importance, std::size_t best) {
-    struct Candidate {
-      float value;
-      std::size_t head;
-    };
-    std::vector<Candidate> all;
-    for (std::size_t h = 0; h < importance.size(); ++h)
-      for (const float value : importance[h]) all.push_back({value, h});
-    best = std::min(best, all.size());
-    std::stable_sort(all.begin(), all.end(),
-                     [](const Candidate& a, const Candidate& b) { return a.value > b.value; });
-    std::vector<std::size_t> won(importance.size());
-    for (std::size_t i = 0; i < best; ++i) ++won[all[i].head];
-    return won;
   }
 };
 
@@ -117,8 +81,17 @@ struct ProfileBudget {
 
 // Any of them, chosen at run time: a budget is asked so rarely that the choice costs nothing.
 struct AnyBudget {
-  std::variant<Unlimited, UniformBudget, AdaptiveBudget, ProfileBudget> choice;
+  std::variant<Unlimited, UniformBudget, AdaptiveBudget, ProfileBudget, TwoStageBudget, PyramidBudget> choice;
   static constexpr bool needs_importance = true;
+  bool needs_all_layers() const noexcept {
+    return std::visit([](const auto& budget) { return zeromerge::needs_all_layers(budget); }, choice);
+  }
+  std::optional<Stages> stages(const BudgetQuery& query) const {
+    return std::visit([&](const auto& budget) { return stages_of(budget, query); }, choice);
+  }
+  std::size_t mean(const BudgetQuery& query) const {
+    return std::visit([&](const auto& budget) { return mean_of(budget, query); }, choice);
+  }
   std::vector<std::size_t> capacities(const BudgetQuery& query) const {
     return std::visit([&](const auto& budget) { return budget.capacities(query); }, choice);
   }

@@ -22,6 +22,12 @@ class AnyLayer {
   virtual void attend(const RowView& q, const OutView& out, float* lse = nullptr) = 0;
   virtual void extend(const RowView& k, const RowView& v) = 0;
   virtual void finish_prompt() = 0;
+  virtual bool shares_budget() const = 0;  // the parts of finish_prompt, for finish_together
+  virtual PromptRatings rate_prompt() const = 0;
+  virtual std::vector<std::size_t> capacities(std::size_t layers, const Ratings& importance) const = 0;
+  virtual void finish_prompt(const PromptRatings& ratings, std::span<const std::size_t> capacities) = 0;
+  virtual void begin_second_reading() = 0;
+  virtual void end_second_reading() = 0;
   virtual void set_sink_logits(std::span<const float> sinks) = 0;
   virtual void clear() = 0;
   virtual bool can_truncate() const = 0;
@@ -74,6 +80,16 @@ class LayerAdapter final : public AnyLayer {
   void attend(const RowView& q, const OutView& out, float* lse) override { layer_.attend(q, out, lse); }
   void extend(const RowView& k, const RowView& v) override { layer_.extend(k, v); }
   void finish_prompt() override { layer_.finish_prompt(); }
+  bool shares_budget() const override { return layer_.shares_budget(); }
+  PromptRatings rate_prompt() const override { return layer_.rate_prompt(); }
+  std::vector<std::size_t> capacities(std::size_t layers, const Ratings& importance) const override {
+    return layer_.capacities(layers, importance);
+  }
+  void finish_prompt(const PromptRatings& ratings, std::span<const std::size_t> capacities) override {
+    layer_.finish_prompt(ratings, capacities);
+  }
+  void begin_second_reading() override { layer_.begin_second_reading(); }
+  void end_second_reading() override { layer_.end_second_reading(); }
   void set_sink_logits(std::span<const float> sinks) override { layer_.set_sink_logits(sinks); }
   void clear() override { layer_.clear(); }
   bool can_truncate() const override { return layer_.can_truncate(); }

@@ -36,25 +36,25 @@ class KvCache {
   KvCache(const Geometry& geometry, P policy, CacheOptions options = {}) {
     geometry.validate();
     if (options.sequences == 0 || options.chunk == 0) fail("cache: sequences and chunk must be at least 1");
-    if (policy.keeps_queries() && !options.rope)
+    if (policy.needs_rope() && !options.rope)
       fail(
-          "cache: replay and refit turn queries to other positions; give the model's RoPE as "
-          "CacheOptions::rope");
-    if (policy.keeps_queries() && policy.bounded)
+          "cache: the policy turns queries to other positions (replay, expected attention, refit); give the "
+          "model's RoPE as CacheOptions::rope");
+    if (policy.bounded &&
+        (policy.rates_prompts() || policy.keeps_queries() || needs_all_layers(policy.budget)))
       fail(
-          "cache: replay and refit look at a whole prompt, bounded mode never has one; use one or the other");
+          "cache: the policy looks at a whole prompt or at all layers (a score of whole prompts, refit, a "
+          "budget over layers), bounded mode never has them; use one or the other");
+    if (policy.areas.block == 0) fail("cache: a block of 0 decoded tokens never leaves; use at least 1");
     if (!options.workspace) options.workspace = std::make_shared<Workspace>();
     sequences_ = options.sequences;
-    context_.reset(new LayerContext<P>{geometry,
-                                       std::move(policy),
-                                       std::move(options.executor),
-                                       std::move(options.workspace),
-                                       options.chunk,
-                                       std::move(options.rope),
-                                       {}});
+    context_.reset(new LayerContext<P>{geometry, std::move(policy), std::move(options.executor),
+                                       std::move(options.workspace), options.chunk, std::move(options.rope)});
     for (std::size_t s = 0; s < sequences_; ++s)
       for (std::size_t l = 0; l < geometry.layers; ++l)
-        layers_.emplace_back(context_.get(), options.first_layer + l);
+        layers_.emplace_back(context_.get(), options.first_layer + l, s);
+    context_->layers = layers_;
+    context_->progress.resize(sequences_);
   }
 
   KvCache(KvCache&&) noexcept = default;
@@ -73,9 +73,12 @@ class KvCache {
     return layers_[place(number, sequence)];
   }
 
-  // Ends the prompt of a sequence in all layers; see LayerCache::finish_prompt.
+  // Ends the prompt of a sequence in all layers; see LayerCache::finish_prompt. A budget that shares out over
+  // layers compares all of them, so that the peak is the whole prompt's cache in every layer.
   void finish_prompt(std::size_t sequence = 0) {
-    for (std::size_t l = 0; l < geometry().layers; ++l) layer(l, sequence).finish_prompt();
+    std::vector<LayerCache<P>*> all;
+    for (std::size_t l = 0; l < geometry().layers; ++l) all.push_back(&layer(l, sequence));
+    finish_together(std::span<LayerCache<P>* const>(all));
   }
   void clear(std::size_t sequence = 0) {
     for (std::size_t l = 0; l < geometry().layers; ++l) layer(l, sequence).clear();

@@ -38,27 +38,36 @@ struct HeadState {
 
 namespace detail {
 
-// Slots [first, last) by falling importance, the best `keep` of them; ties go to the lower slot. A share of
-// them goes by `replayed` [entries] first, unless that is empty.
+// What an entry is worth by the running score, after `tokens` of the sequence.
+template <class P, class H>
+float importance_of(const P& policy, const H& head, std::size_t slot, std::size_t tokens) noexcept {
+  const float score = head.fields().score ? head.score()[slot] : 0.0f;
+  return policy.score.importance(score, tokens - head.position()[slot]);
+}
+
+// Slots of [first, last): the most important by the running score, then `by_prompt` of the others by
+// `ratings` [entries], in this order and `keep` in all. No ratings: all by the running score. Ties go to the
+// lower slot.
 template <class P, class H>
 std::vector<std::size_t> best_slots(const P& policy, const H& head, std::size_t first, std::size_t last,
-                                    std::size_t keep, std::size_t tokens, std::span<const float> replayed) {
+                                    std::size_t keep, std::size_t by_prompt, std::size_t tokens,
+                                    std::span<const float> ratings) {
   std::vector<std::size_t> slots(last - first);
   std::iota(slots.begin(), slots.end(), first);
   const auto sort_from = [&](std::size_t from, const auto& value) {
     std::stable_sort(slots.begin() + static_cast<std::ptrdiff_t>(from), slots.end(),
                      [&](std::size_t a, std::size_t b) { return value(a) > value(b); });
   };
-  std::size_t chosen = 0;
-  if (!replayed.empty()) {
-    chosen = static_cast<std::size_t>(policy.replay.share * static_cast<double>(keep) + 0.5);
-    sort_from(0, [&](std::size_t j) { return replayed[j]; });
-    std::sort(slots.begin() + static_cast<std::ptrdiff_t>(chosen), slots.end());
+  const std::size_t by_score = ratings.empty() ? keep : keep - by_prompt;
+  if (by_score != 0) {
+    std::vector<float> value(last - first);
+    for (std::size_t j = first; j < last; ++j) value[j - first] = importance_of(policy, head, j, tokens);
+    sort_from(0, [&](std::size_t j) { return value[j - first]; });
   }
-  std::vector<float> value(last - first);
-  for (std::size_t j = first; j < last; ++j)
-    value[j - first] = policy.score.importance(head.score()[j], tokens - head.position()[j]);
-  sort_from(chosen, [&](std::size_t j) { return value[j - first]; });
+  if (by_score < keep) {
+    std::sort(slots.begin() + static_cast<std::ptrdiff_t>(by_score), slots.end());
+    sort_from(by_score, [&](std::size_t j) { return ratings[j]; });
+  }
   slots.resize(keep);
   return slots;
 }
@@ -66,17 +75,16 @@ std::vector<std::size_t> best_slots(const P& policy, const H& head, std::size_t 
 }  // namespace detail
 
 // Writes the compressed form of `head` (slots in order of arrival, size above the division's capacity) into
-// `target`, an empty head with room for capacity + 1. `tokens`: how many the sequence has seen. `replayed`:
-// the importance of every entry by replay, or empty.
+// `target`, an empty head with room for capacity + 1. `tokens`: how many the sequence has seen. `ratings`: of
+// every entry by the score of whole prompts, or empty.
 template <class P, class H>
 void compress(const P& policy, const H& head, HeadState& state, H& target, std::size_t tokens,
-              std::span<const float> replayed = {}) {
+              std::span<const float> ratings = {}) {
   const Division& d = state.division;
   const std::size_t kept_sinks = d.sinks;
   const std::size_t first = kept_sinks + state.residuals;
   const std::size_t last = head.size() - d.recent;
-  auto context = detail::best_slots(policy, head, first, last, d.capacity - d.sinks - d.residual - d.recent,
-                                    tokens, replayed);
+  auto context = detail::best_slots(policy, head, first, last, d.context(), d.by_prompt, tokens, ratings);
   std::vector<char> kept(head.size(), 0);
   for (const std::size_t slot : context) kept[slot] = 1;
   if (!policy.areas.as_reference) std::sort(context.begin(), context.end());
@@ -109,15 +117,16 @@ void compress(const P& policy, const H& head, HeadState& state, H& target, std::
 
 namespace detail {
 
+// The least important of slots [first, last); ties go to the lower slot.
 template <class P, class H>
 std::size_t least_important(const P& policy, const H& head, std::size_t first, std::size_t last,
-                            std::size_t tokens) {
+                            std::size_t tokens) noexcept {
   if constexpr (requires { policy.score.is_importance(); })
     if (policy.score.is_importance()) return first + kernels::least(head.score() + first, last - first);
   std::size_t victim = first;
-  float least = policy.score.importance(head.score()[first], tokens - head.position()[first]);
+  float least = importance_of(policy, head, first, tokens);
   for (std::size_t j = first + 1; j < last; ++j) {
-    const float value = policy.score.importance(head.score()[j], tokens - head.position()[j]);
+    const float value = importance_of(policy, head, j, tokens);
     if (!(value < least)) continue;
     least = value;
     victim = j;
@@ -125,42 +134,50 @@ std::size_t least_important(const P& policy, const H& head, std::size_t first, s
   return victim;
 }
 
+// The least important entries become the residual entries, where they stand in the order of slots, before
+// their places are needed: a head that is full has them all.
+template <class P, class H>
+void found_residuals(const P& policy, H& head, HeadState& state, std::size_t tokens) noexcept {
+  const Division& d = state.division;
+  while (state.residuals < d.residual && head.size() + d.residual - state.residuals > d.capacity) {
+    const std::size_t next = d.sinks + state.residuals;
+    head.exchange(least_important(policy, head, next, head.size() - d.recent, tokens), next);
+    ++state.residuals;
+  }
+}
+
 }  // namespace detail
 
-// Brings a head that has just taken a token back to its capacity; nothing to do while it fits. `tokens`:
-// seen, the new one included.
+// Brings a head that has just taken a token and is above its capacity to what Areas::block says: the newest
+// tokens enter the ring one after another, and for each the least important entry leaves. `tokens`: seen, the
+// newest included.
 template <class P, class H>
-void evict_one(const P& policy, H& head, HeadState& state, std::size_t tokens) noexcept {
+void evict(const P& policy, H& head, HeadState& state, std::size_t tokens) noexcept {
   const Division& d = state.division;
   const bool reference = policy.areas.as_reference;
   if (d.capacity == kUnlimited) return;
-  // The least important entries become the residual entries, where they stand in the order of slots, before
-  // their places are needed: a head that is full has them all.
-  while (!reference && state.residuals < d.residual &&
-         head.size() + d.residual - state.residuals > d.capacity) {
-    const std::size_t next = d.sinks + state.residuals;
-    head.exchange(detail::least_important(policy, head, next, head.size() - d.recent, tokens), next);
-    ++state.residuals;
-  }
+  if (!reference) detail::found_residuals(policy, head, state, tokens);
   if (head.size() <= d.capacity) return;
   if (reference) state.residuals = d.residual;
+  if constexpr (requires { policy.prompt_score.rate_head(head, std::span<float>{}); })
+    if (policy.rates_prompts() && policy.prompt_score.rates_in_decode())
+      policy.prompt_score.rate_head(head, std::span<float>(head.score(), head.size()));
   const std::size_t first = d.sinks + state.residuals;
-  const std::size_t newest = head.size() - 1;
+  const std::size_t newest = head.size() - policy.areas.block;  // the first of the new ones
   const std::size_t places = state.ring_places(reference);
   const std::size_t ring = newest - places;
-  const std::size_t oldest = ring + state.ring_next;
-  std::size_t victim = detail::least_important(policy, head, first, ring, tokens);
-  if (!reference) {
-    const auto value = [&](std::size_t j) {
-      return policy.score.importance(head.score()[j], tokens - head.position()[j]);
-    };
-    if (value(oldest) < value(victim)) victim = oldest;
+  for (std::size_t i = 0; i < policy.areas.block; ++i) {
+    const std::size_t oldest = ring + state.ring_next;
+    std::size_t victim = detail::least_important(policy, head, first, ring, tokens);
+    if (!reference && detail::importance_of(policy, head, oldest, tokens) <
+                          detail::importance_of(policy, head, victim, tokens))
+      victim = oldest;
+    policy.merge.fold(head, victim, d.sinks, state.residuals, policy.score);
+    head.move(oldest, victim);
+    head.move(newest + i, oldest);
+    state.ring_next = (state.ring_next + 1) % places;
   }
-  policy.merge.fold(head, victim, d.sinks, state.residuals, policy.score);
-  head.move(oldest, victim);
-  head.move(newest, oldest);
   head.set_size(newest);
-  state.ring_next = (state.ring_next + 1) % places;
   state.ring = true;
 }
 

@@ -14,8 +14,13 @@
 #include "zeromerge/cache/evict.hpp"
 #include "zeromerge/cache/policy.hpp"
 #include "zeromerge/cache/prompt.hpp"
+#include "zeromerge/cache/prompt_end.hpp"
+#include "zeromerge/cache/second_reading.hpp"
 
 namespace zeromerge {
+
+template <class P>
+class LayerCache;
 
 // What the layers of a cache share; owned by the cache, so that a layer can be moved with it.
 template <class P>
@@ -25,8 +30,10 @@ struct LayerContext {
   Executor executor;
   std::shared_ptr<Workspace> workspace;
   std::size_t chunk;                 // tokens of a prompt taken at once in bounded mode
-  std::shared_ptr<const Rope> rope;  // not null if the policy keeps queries
-  ByteLedger ledger;
+  std::shared_ptr<const Rope> rope;  // not null if the policy needs it
+  ByteLedger ledger{};
+  std::span<LayerCache<P>> layers{};       // [sequences][layers]
+  std::vector<BudgetProgress> progress{};  // [sequences]
 };
 
 template <class P>
@@ -35,12 +42,14 @@ class LayerCache {
   using HeadType = Head<typename P::Key, typename P::Value>;
 
   // `index`: the layer's number in the model (budgets may depend on it).
-  LayerCache(LayerContext<P>* context, std::size_t index)
+  LayerCache(LayerContext<P>* context, std::size_t index, std::size_t sequence = 0)
       : context_(context),
         index_(index),
+        sequence_(sequence),
         states_(context->geometry.kv_heads),
         queries_(context->geometry.query_heads, context->geometry.head_dim,
-                 context->geometry.attention_scale(), &context->ledger) {
+                 context->geometry.attention_scale(), &context->ledger),
+        second_(&context->ledger) {
     const Geometry& g = context->geometry;
     const P& policy = context->policy;
     heads_.reserve(g.kv_heads);
@@ -57,7 +66,11 @@ class LayerCache {
     check(q, k, v, out, q.tokens);
     if (q.tokens == 0) return;
     if (!context_->policy.bounded) return take_chunk(q, k, v, out);
-    (void)divisions(tokens_ + std::min(context_->chunk, q.tokens), false);
+    {
+      const auto query = detail::budget_query(context_->policy, index_, heads_.size(),
+                                              tokens_ + std::min(context_->chunk, q.tokens));
+      (void)detail::divide_all(context_->policy, query, context_->policy.budget.capacities(query));
+    }
     for (std::size_t t = 0; t < q.tokens; t += context_->chunk) {
       const std::size_t n = std::min(context_->chunk, q.tokens - t);
       OutView part = out;
@@ -84,18 +97,61 @@ class LayerCache {
     append(k, v);
   }
 
-  // Ends the prompt: brings every head to its budget and its entries into their final form. Implied by the
-  // first decode. Throws Error, with nothing changed, if the budget is impossible for this prompt.
+  // Ends the prompt: brings every head to its budget and its entries into their final form. A budget that
+  // shares out over all layers goes on from what the layers that ended theirs before have got, so that the
+  // prompt of one layer is held at a time; KvCache::finish_prompt compares all of them. Throws Error, with
+  // nothing changed, if the budget is impossible for this prompt.
   void finish_prompt() {
     if (!in_prompt_) return;
-    (void)divisions(tokens_, false);
-    const auto before = fit_to_budget(replayed());
-    for (auto& head : heads_)
-      if (head.packs_late()) head.settle(head.size());
-    refit(before);
+    const PromptRatings none;
+    const std::vector<std::size_t> least = capacities(1, {});
+    if (tokens_ == 0) return finish_prompt(none, least);
+    const PromptRatings ratings = rate_prompt();
+    auto query = detail::budget_query(context_->policy, index_, heads_.size(), tokens_);
+    query.importance = ratings.for_budget;
+    query.progress = progress();
+    finish_prompt(ratings, context_->policy.budget.capacities(query));
+  }
+
+  // The same in two parts, for budgets that share out over all layers; see finish_together.
+  bool shares_budget() const noexcept { return needs_all_layers(context_->policy.budget); }
+  PromptRatings rate_prompt() const { return detail::rate_prompt(prompt_layer()); }
+  // Of `layers` layers, this the first, whose heads' entries the budget compares; none: only a check. Throws
+  // Error if one is impossible, which does not depend on importance.
+  std::vector<std::size_t> capacities(std::size_t layers, const Ratings& importance) const {
+    auto query = detail::budget_query(context_->policy, index_, heads_.size(), tokens_);
+    query.layers = layers;
+    query.importance = importance;
+    const auto all = context_->policy.budget.capacities(query);
+    (void)detail::divide_all(context_->policy, query, all);
+    return all;
+  }
+  void finish_prompt(const PromptRatings& ratings, std::span<const std::size_t> capacities) {
+    const auto query = detail::budget_query(context_->policy, index_, heads_.size(), tokens_);
+    detail::end_prompt(prompt_layer(), detail::divide_all(context_->policy, query, capacities), ratings);
     queries_.clear();
+    second_.clear();
     context_->workspace->release_prompt();
     in_prompt_ = false;
+  }
+
+  // A second reading of the prompt (KVzip): between these calls prefill takes the context once more, behind
+  // the prompt, and the most attention that each of the prompt's entries gets is noted for the policy's score
+  // of whole prompts. The end forgets what has been read since the begin; an engine that forgets it itself
+  // may truncate to the same length before. May be repeated, for a context in parts. Throws Error unless the
+  // prompt has not ended yet and nothing of it has been compressed.
+  void begin_second_reading() {
+    if (!in_prompt_ || tokens_ == 0 || !can_truncate())
+      fail(
+          "second reading: it needs a prompt of which nothing has been compressed; begin it before the "
+          "prompt ends");
+    second_.begin(heads_.size(), tokens_);
+  }
+  void end_second_reading() {
+    if (!second_.reading()) fail("second reading: none has begun");
+    const std::size_t read = second_.entries();
+    if (tokens_ > read) truncate(read);
+    second_.end();
   }
 
   // Takes one token and writes its attention over everything held, itself included. Shapes as in prefill with
@@ -103,14 +159,13 @@ class LayerCache {
   void decode(const RowView& q, const RowView& k, const RowView& v, const OutView& out) {
     for (const auto& head : heads_) head.expect_one();
     check(q, k, v, out, 1);
-    finish_prompt();
+    if (in_prompt_) finish_with_others();
     for (std::size_t h = 0; h < heads_.size(); ++h) reserve_for_decode(h);
     append(k, v);
     attend_heads(q, out, nullptr, [&](const auto& layer, const auto& plan, std::size_t h) {
-      if constexpr (P::ScoreType::needs_probabilities) {
+      if constexpr (P::ScoreType::needs_probabilities)
         detail::add_probabilities(layer, plan, h, context_->policy.score.decay());
-        evict_one(context_->policy, heads_[h], states_[h], tokens_);
-      }
+      if constexpr (ranks<typename P::ScoreType>()) evict(context_->policy, heads_[h], states_[h], tokens_);
       heads_[h].pack();
     });
   }
@@ -132,6 +187,7 @@ class LayerCache {
     for (auto& head : heads_) head.clear();
     std::fill(states_.begin(), states_.end(), HeadState{});
     queries_.clear();
+    second_.clear();
     tokens_ = 0;
     in_prompt_ = true;
   }
@@ -152,7 +208,9 @@ class LayerCache {
     if (!can_truncate())
       fail("truncate: entries have been folded; the past of ", tokens_, " tokens is no longer there");
     for (auto& head : heads_) head.truncate(tokens);
-    queries_.drop_last(tokens_ - tokens);
+    const std::size_t read = std::min(tokens_, second_.begun());  // a second reading keeps no queries
+    queries_.drop_last(read - std::min(tokens, read));
+    second_.truncate(tokens);
     tokens_ = tokens;
     in_prompt_ = true;
   }
@@ -176,7 +234,7 @@ class LayerCache {
   std::size_t bytes() const noexcept {
     std::size_t sum = 0;
     for (const auto& head : heads_) sum += head.bytes();
-    return sum + queries_.bytes();
+    return sum + queries_.bytes() + second_.bytes();
   }
 
  private:
@@ -233,7 +291,7 @@ class LayerCache {
 
   // Appends whole tokens behind what is there and attends; the score follows when it is due.
   void take_chunk(const RowView& q, const RowView& k, const RowView& v, const OutView& out) {
-    const bool kept = context_->policy.keeps_queries();
+    const bool kept = context_->policy.keeps_queries() && !second_.reading();
     if (kept) queries_.reserve(q.tokens);
     for (std::size_t h = 0; h < heads_.size(); ++h) {
       straighten(context_->policy, heads_[h], states_[h]);
@@ -243,6 +301,12 @@ class LayerCache {
     append(k, v);
     if (kept) queries_.append(q);
     const auto layer = view();
+    if (second_.reading()) {
+      const std::vector<float> every(q.tokens, 1.0f);
+      return detail::attend_prompt(
+          layer, q, out,
+          {every, 1.0f, kernels::ColumnStatistic::maximum, second_.maxima(), second_.entries()});
+    }
     const std::vector<float> weight = row_weights(q.tokens);
     detail::attend_prompt(layer, q, out,
                           {weight, static_cast<float>(context_->policy.score.weight(q.tokens))});
@@ -259,64 +323,46 @@ class LayerCache {
     return weight;
   }
 
-  // What every head's capacity is divided into after `tokens` tokens. Throws Error if one is impossible,
-  // which does not depend on the importance of entries: without it (`by_importance` false) the answer is only
-  // a check.
-  std::vector<Division> divisions(std::size_t tokens, bool by_importance) const {
-    const P& policy = context_->policy;
-    std::vector<std::vector<float>> importance(heads_.size());
-    if (by_importance && P::ScoreType::needs_probabilities && policy.budget.needs_importance)
-      for (std::size_t h = 0; h < heads_.size(); ++h)
-        for (std::size_t j = 0; j < heads_[h].size(); ++j)
-          importance[h].push_back(
-              policy.score.importance(heads_[h].score()[j], tokens - heads_[h].position()[j]));
-    const BudgetQuery query{index_,    heads_.size(), tokens, least_capacity(policy), needed_capacity(policy),
-                            importance};
-    std::vector<Division> all;
-    for (const std::size_t capacity : policy.budget.capacities(query))
-      all.push_back(divide(policy, capacity));
-    return all;
+  detail::PromptLayer<P, HeadType> prompt_layer() const {
+    auto* self = const_cast<LayerCache*>(this);
+    return {context_->policy,
+            {context_->geometry, std::span<const HeadType>(heads_), tokens_, queries_, context_->rope.get(),
+             sinks_.empty() ? nullptr : sinks_.data(), context_->executor, second_.noted()},
+            index_,
+            std::span<HeadType>(self->heads_),
+            std::span<HeadState>(self->states_)};
   }
 
-  // [kv_heads][entries] importance by replay, or nothing.
-  std::vector<std::vector<float>> replayed() const {
-    if (context_->policy.replay.share == 0.0 || queries_.tokens() == 0) return {};
-    return Replay<HeadType>(context_->geometry, *context_->rope, queries_, std::span<const HeadType>(heads_),
-                            tokens_, sinks_.empty() ? nullptr : sinks_.data())
-        .importance(context_->executor);
+  // Where this layer ends its prompt before others do, for a budget that shares out over all of them.
+  BudgetProgress* progress() {
+    const std::size_t layers = context_->geometry.layers;
+    if (!shares_budget() || layers < 2) return nullptr;
+    BudgetProgress& p = context_->progress[sequence_];
+    if (p.done >= layers || p.layers == 0) p = {.layers = layers};
+    return &p;
   }
 
-  // Fits the values of every head to what attention over `before`, its entries before some left, gives.
-  void refit(const std::vector<HeadType>& before) {
-    if (context_->policy.refit.references == 0 || queries_.tokens() == 0) return;
-    const ValueRefit<HeadType> refit(context_->policy.refit, context_->geometry, *context_->rope, queries_,
-                                     tokens_, sinks_.empty() ? nullptr : sinks_.data());
-    context_->executor(heads_.size(), [&](std::size_t h) {
-      if (before[h].size() != 0) refit.fit(h, before[h], heads_[h]);
-    });
+  // A decoded token ends the prompt of its layer; of all layers where they share a budget and have the same
+  // prompt.
+  void finish_with_others() {
+    std::vector<LayerCache*> all;
+    if (shares_budget())
+      for (LayerCache& layer :
+           context_->layers.subspan(sequence_ * context_->geometry.layers, context_->geometry.layers))
+        if (layer.in_prompt_ && layer.tokens_ == tokens_) all.push_back(&layer);
+    if (all.size() == context_->geometry.layers) return finish_together(std::span<LayerCache* const>(all));
+    finish_prompt();
   }
 
-  // Gives every head its capacity and compresses those that exceed it. Memory is taken one after another, the
-  // work is parallel. Returns those heads as they were, in place of the others empty ones.
-  std::vector<HeadType> fit_to_budget(const std::vector<std::vector<float>>& replayed = {}) {
-    const auto division = divisions(tokens_, true);
-    std::vector<HeadType> targets;
-    for (std::size_t h = 0; h < heads_.size(); ++h) {
-      targets.push_back(heads_[h].sibling());
-      if (heads_[h].size() > division[h].capacity) targets[h].fit(division[h].capacity + 1);
-    }
-    context_->executor(heads_.size(), [&](std::size_t h) {
-      states_[h].division = division[h];
-      // A head that got smaller may have more merged entries than it now reserves places for; the surplus
-      // competes.
-      states_[h].residuals = std::min(states_[h].residuals, division[h].residual);
-      if (heads_[h].size() > division[h].capacity)
-        compress(context_->policy, heads_[h], states_[h], targets[h], tokens_,
-                 replayed.empty() ? std::span<const float>{} : std::span<const float>(replayed[h]));
-    });
-    for (std::size_t h = 0; h < heads_.size(); ++h)
-      if (heads_[h].size() > division[h].capacity) heads_[h].swap(targets[h]);
-    return targets;
+  // Bounded mode: a prompt goes on with heads at their capacities.
+  void fit_to_budget() {
+    auto query = detail::budget_query(context_->policy, index_, heads_.size(), tokens_);
+    const auto layer = prompt_layer();
+    const PromptRatings ratings = detail::rate_prompt(layer);
+    query.importance = ratings.for_budget;
+    const auto division =
+        detail::divide_all(context_->policy, query, context_->policy.budget.capacities(query));
+    (void)detail::fit_heads(layer, std::span<const Division>(division), {});
   }
 
   void append(const RowView& k, const RowView& v) noexcept {
@@ -346,9 +392,11 @@ class LayerCache {
 
   LayerContext<P>* context_;
   std::size_t index_;
+  std::size_t sequence_;
   std::vector<HeadType> heads_;    // [kv_heads]
   std::vector<HeadState> states_;  // [kv_heads]
   QueryRows queries_;              // of the prompt's newest tokens, if the policy keeps them
+  SecondReading second_;           // of the prompt
   std::vector<float> sinks_;       // [query_heads] or empty
   std::size_t tokens_ = 0;
   bool in_prompt_ = true;

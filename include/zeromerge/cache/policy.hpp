@@ -1,10 +1,11 @@
-// A policy: what is kept (score), how many entries each head gets (budget), what happens to the rest (merge),
-// how entries are stored (element types of keys and values), and which entries are exempt (areas). Composed
-// at compile time.
+// A policy: what is kept (a running score, and one of whole prompts beside it), how many entries each head
+// gets (budget), what happens to the rest (merge), how entries are stored (element types of keys and values),
+// and which entries are exempt (areas). Composed at compile time.
 #pragma once
 
 #include <concepts>
 #include <cstddef>
+#include <string>
 #include <vector>
 
 #include "zeromerge/budget/budgets.hpp"
@@ -12,7 +13,7 @@
 #include "zeromerge/merge/merges.hpp"
 #include "zeromerge/merge/refit.hpp"
 #include "zeromerge/score/decayed_attention.hpp"
-#include "zeromerge/score/replay.hpp"
+#include "zeromerge/score/prompt_score.hpp"
 
 namespace zeromerge {
 
@@ -56,6 +57,7 @@ struct Areas {
   Amount recent = share(0.4);  // the last tokens: of a head's capacity; at least 2
   std::size_t sinks = 4;       // the first tokens, never evicted, never merged
   std::size_t least = 32;      // a share budget never asks a head to do with fewer entries
+  std::size_t block = 1;       // decoded tokens after which as many leave at once
   bool as_reference = false;   // the reference code to the letter, see cache/evict.hpp
 
   std::size_t recent_of(std::size_t capacity) const noexcept {
@@ -63,11 +65,20 @@ struct Areas {
   }
 };
 
-// Entries without scores cannot be ranked, so they can only all be kept.
-template <class S, class B>
-concept Ranked = S::needs_probabilities || std::same_as<B, Unlimited>;
+// Whether a score says who is worth more: by the probabilities it sees, or (ranks) by other means.
+template <class S>
+constexpr bool ranks() noexcept {
+  if constexpr (requires { S::ranks; })
+    return S::ranks;
+  else
+    return S::needs_probabilities;
+}
 
-template <Score S, Budget B, Merge M, class K = f16, class V = K>
+// Entries that cannot be ranked can only all be kept.
+template <class S, class B>
+concept Ranked = ranks<S>() || std::same_as<B, Unlimited>;
+
+template <Score S, Budget B, Merge M, class K = f16, class V = K, PromptScore R = NoPromptScore>
 requires Ranked<S, B>
 struct Policy {
   using ScoreType = S;
@@ -80,11 +91,20 @@ struct Policy {
   bool bounded = false;  // compress after every chunk of a prompt: the peak is the budget plus one chunk
   StorageType key_type = storage_of<K>;  // with any_storage: what to store; else a fact
   StorageType value_type = storage_of<V>;
-  ReplayParams
-      replay{};  // both look at the prompt's queries again, so they are kept until it ends, and need the
-  RefitParams refit{};  // model's RoPE (CacheOptions::rope)
+  R prompt_score{};
+  double prompt_share = 1.0;  // of what a head keeps beside its first and last tokens, chosen by prompt_score
+                              // after the rest has been chosen by the running score
+  RefitParams refit{};
 
-  bool keeps_queries() const noexcept { return replay.share > 0.0 || refit.references != 0; }
+  bool rates_prompts() const noexcept { return !std::same_as<R, NoPromptScore> && prompt_share > 0.0; }
+  // A prompt's queries are kept until it ends for what looks at them again; turning them to other positions
+  // needs the model's RoPE (CacheOptions::rope).
+  bool keeps_queries() const noexcept {
+    return (rates_prompts() && prompt_score.needs_queries()) || refit.references != 0;
+  }
+  bool needs_rope() const noexcept {
+    return (rates_prompts() && prompt_score.needs_rope()) || refit.references != 0;
+  }
   EntryFields fields() const noexcept { return {S::needs_probabilities, merge.keeps_mass()}; }
 };
 
@@ -100,27 +120,40 @@ struct Division {
   std::size_t sinks = 0;
   std::size_t residual = 0;  // reserved for merged entries
   std::size_t recent = 0;
+  std::size_t slack = 0;      // free at the end of a prompt, for a block of decoded tokens
+  std::size_t by_prompt = 0;  // of the context at the end of a prompt: by the score of whole prompts
 
   // It holds every area and one candidate.
-  bool possible() const noexcept { return capacity > sinks + recent + residual; }
+  bool possible() const noexcept { return capacity > sinks + recent + residual + slack; }
+  // Entries that have been competed for.
+  std::size_t context() const noexcept { return capacity - sinks - recent - residual - slack; }
 };
 
+// `stages`: how a budget of two stages has filled the capacity; none: by the policy's share.
 template <class P>
-Division division_of(const P& policy, std::size_t capacity) noexcept {
+Division division_of(const P& policy, std::size_t capacity, const Stages* stages = nullptr) noexcept {
   if (capacity == kUnlimited) return {};
-  Division d{capacity, policy.areas.sinks, 0, policy.areas.recent_of(capacity)};
+  Division d{.capacity = capacity, .sinks = policy.areas.sinks};
+  d.recent = policy.areas.recent_of(stages != nullptr ? stages->mean : capacity);
+  d.slack = policy.areas.block - 1;
   if (d.recent < capacity) d.residual = policy.merge.residuals(capacity - d.recent);
+  if (!d.possible() || !policy.rates_prompts()) return d;
+  const std::size_t first = stages != nullptr ? std::min(capacity, stages->first) : 0;
+  d.by_prompt = stages != nullptr
+                    ? std::min(d.context(), capacity - first)
+                    : static_cast<std::size_t>(policy.prompt_share * static_cast<double>(d.context()) + 0.5);
   return d;
 }
 
 // Throws Error if the division is impossible.
 template <class P>
-Division divide(const P& policy, std::size_t capacity) {
-  const Division d = division_of(policy, capacity);
+Division divide(const P& policy, std::size_t capacity, const Stages* stages = nullptr) {
+  const Division d = division_of(policy, capacity, stages);
   if (!d.possible())
     fail("budget: ", capacity, " entries per head are too few for ", d.sinks, " sinks, ", d.recent,
-         " recent and ", d.residual,
-         " residual entries and at least one more; raise the budget or lower these");
+         " recent and ", d.residual, " residual entries",
+         d.slack != 0 ? ", a block of " + std::to_string(d.slack + 1) : std::string(),
+         " and at least one more; raise the budget or lower these");
   return d;
 }
 

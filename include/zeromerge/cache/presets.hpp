@@ -45,27 +45,65 @@
 
 #include "zeromerge/cache/any_cache.hpp"
 #include "zeromerge/cache/spec.hpp"
+#include "zeromerge/score/any_prompt_score.hpp"
 
 namespace zeromerge {
 
 // ZeroMerge with everything that a spec can choose, chosen.
-using AnyZeroMerge = Policy<DecayedAttention, AnyBudget, AnyMerge, any_storage>;
+using AnyZeroMerge = Policy<DecayedAttention, AnyBudget, AnyMerge, any_storage, any_storage, AnyPromptScore>;
 
 namespace detail {
 
 inline AnyBudget read_budget(const Spec& spec) {
   const Amount amount = spec.amount("budget", share(0.05));
   if (amount.value == 0.0) fail("policy '", spec.text(), "': a budget of 0 keeps nothing; use 5% or a count");
+  enum Kind { uniform, adaptive, profile, two_stage, global, pyramid };
   const std::size_t kind =
-      spec.choice("heads", {"uniform", "adaptive", "profile"}, spec.has("profile") ? 2 : 0);
-  const Amount floor = spec.amount("floor", share(kind == 1 ? 0.2 : 0.25));
-  if (!floor.is_share) fail("policy '", spec.text(), "': floor must be a share of the uniform capacity");
-  if (kind != 2 && spec.has("profile")) fail("policy '", spec.text(), "': profile= needs heads=profile");
-  if (kind == 0) return {UniformBudget{amount}};
-  if (kind == 1) return {AdaptiveBudget{amount, floor.value}};
-  if (!spec.has("profile")) fail("policy '", spec.text(), "': heads=profile needs profile=FILE");
-  return {ProfileBudget{amount, std::make_shared<HeadProfile>(HeadProfile::load(spec.word("profile", ""))),
-                        floor.value}};
+      spec.choice("heads", {"uniform", "adaptive", "profile", "two-stage", "global", "pyramid"},
+                  spec.has("profile") ? profile : uniform);
+  const auto least_share = [&](const char* key, double otherwise) {
+    const Amount least = spec.amount(key, share(otherwise));
+    if (!least.is_share)
+      fail("policy '", spec.text(), "': ", key, " must be a share of the uniform capacity, as in 20%");
+    return least.value;
+  };
+  const double floor = least_share("floor", kind == adaptive ? 0.2 : kind == profile ? 0.25 : 0.0);
+  const double first = least_share("first", 0.3);
+  if (kind != profile && spec.has("profile"))
+    fail("policy '", spec.text(), "': profile= needs heads=profile");
+  switch (kind) {
+    case adaptive:
+      return {AdaptiveBudget{amount, floor}};
+    case two_stage:
+      return {TwoStageBudget{amount, first}};
+    case global:
+      return {TwoStageBudget{amount, floor}};
+    case pyramid:
+      return {PyramidBudget{amount}};
+    case profile:
+      if (!spec.has("profile")) fail("policy '", spec.text(), "': heads=profile needs profile=FILE");
+      return {ProfileBudget{
+          amount, std::make_shared<HeadProfile>(HeadProfile::load(spec.word("profile", ""))), floor}};
+    default:
+      return {UniformBudget{amount}};
+  }
+}
+
+// At most one key names a score of whole prompts and gives its share.
+inline void read_prompt_score(const Spec& spec, AnyZeroMerge& policy) {
+  const auto read = [&](const char* key, auto score) {
+    if (!spec.has(key)) return;
+    const Amount amount = spec.amount(key, share(0.0));
+    if (!amount.is_share)
+      fail("policy '", spec.text(), "': ", key, " must be a share of what is kept, as in 50%");
+    if (amount.value == 0.0) return;
+    if (policy.prompt_score.choice.index() != 0)
+      fail("policy '", spec.text(), "': ", key, " is the second score of whole prompts; use one of them");
+    policy.prompt_score.choice = score;
+    policy.prompt_share = amount.value;
+  };
+  read("replay", Replay{});
+  read("second", SecondReadingScore{});
 }
 
 inline DecayedAttention read_score(const Spec& spec, bool reference) {
@@ -95,14 +133,15 @@ inline AnyZeroMerge read_zeromerge(const Spec& spec) {
   policy.areas.least = spec.whole("least", 0, 32);
   policy.areas.as_reference = reference;
   policy.bounded = spec.choice("bounded", {"0", "1"}, 0) == 1;
-  const Amount replay = spec.amount("replay", share(0.0));
-  if (!replay.is_share) fail("policy '", spec.text(), "': replay must be a share of what is kept, as in 50%");
-  policy.replay.share = replay.value;
+  policy.areas.block = spec.whole("evict", 1, 1);
+  policy.prompt_share = 0.0;
+  read_prompt_score(spec, policy);
   policy.refit.references = spec.whole("refit", 0, 0);
   policy.refit.ridge = static_cast<float>(spec.number("ridge", 1e-6, 1e6, 0.1));
-  if (reference && policy.keeps_queries())
+  if (reference && (policy.rates_prompts() || policy.refit.references != 0 || policy.areas.block != 1))
     fail("policy '", spec.text(),
-         "': the reference knows neither replay nor refit; leave them out with reference=1");
+         "': the reference knows no score of whole prompts, no refit and no blocks; leave them out with "
+         "reference=1");
   if (reference && policy.areas.sinks != 0)
     fail("policy '", spec.text(), "': the reference has no sinks; leave sinks out with reference=1");
   const Amount amount = std::visit(
@@ -153,9 +192,10 @@ std::unique_ptr<Cache> make_cache(const std::string& text, const Geometry& geome
     return make(detail::stored_as(Full<any_storage>{}, spec, StorageType::f16));
   }
   if (detail::assume_preset(spec)) {
-    spec.allow_only({"budget",    "tail",    "sinks", "residual", "alpha",  "decay",  "score", "importance",
-                     "heads",     "profile", "floor", "merge",    "update", "metric", "least", "bounded",
-                     "reference", "storage", "keys",  "values",   "replay", "refit",  "ridge"});
+    spec.allow_only({"budget",     "tail",    "sinks",     "residual", "alpha", "decay",  "score",
+                     "importance", "heads",   "profile",   "floor",    "merge", "update", "metric",
+                     "least",      "bounded", "reference", "storage",  "keys",  "values", "replay",
+                     "refit",      "ridge",   "second",    "first",    "evict"});
     const bool reference = spec.choice("reference", {"0", "1"}, 0) == 1;
     return make(detail::stored_as(detail::read_zeromerge(spec), spec,
                                   reference ? StorageType::f32 : StorageType::f16));

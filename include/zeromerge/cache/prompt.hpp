@@ -23,6 +23,8 @@ struct ColumnUpdate {
   std::span<const float> weight;  // of the last tokens; empty: nothing changes
   float keep = 1.0f;
   kernels::ColumnStatistic statistic = kernels::ColumnStatistic::sum;
+  float* into = nullptr;    // [kv_heads][entries] in place of the heads' scores
+  std::size_t entries = 0;  // the first of a head, with `into`
 };
 
 // A block of stacked rows [first, first + count) of one head; row r belongs to token r / group and sees
@@ -174,13 +176,15 @@ class PromptPass {
   void add_parts(std::size_t h) {
     const H& head = layer_.heads[h];
     const bool largest = columns_.statistic == kernels::ColumnStatistic::maximum;
-    for (std::size_t j = 0; j < head.size(); ++j) {
-      float x = head.score()[j] * columns_.keep;
+    const bool own = columns_.into == nullptr;
+    float* score = own ? head.score() : columns_.into + h * columns_.entries;
+    for (std::size_t j = 0; j < (own ? head.size() : columns_.entries); ++j) {
+      float x = score[j] * columns_.keep;
       for (std::size_t part = 0; part < kColumnParts; ++part) {
         const float y = partial_[(part * layer_.heads.size() + h) * longest_ + j];
         x = largest ? std::max(x, y) : x + y;
       }
-      head.score()[j] = x;
+      score[j] = x;
     }
   }
 

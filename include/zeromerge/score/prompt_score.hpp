@@ -29,7 +29,8 @@ struct PromptView {
   std::span<const float> second;  // [kv_heads][entries] maxima of a second reading, or empty
 };
 
-// [kv_heads][entries]: higher is kept; ties go to the lower entry.
+// [kv_heads][entries]: higher is kept; ties go to the lower entry. Empty: there was nothing to go by, so the
+// running score decides.
 using Ratings = std::vector<std::vector<float>>;
 
 // What the cache asks of a prompt score. One that changes with what is decoded and needs no queries may say

@@ -13,42 +13,31 @@
 #include <span>
 #include <vector>
 
-#include "zeromerge/core/geometry.hpp"
-#include "zeromerge/core/parallel.hpp"
-#include "zeromerge/core/rope.hpp"
 #include "zeromerge/kernels/prefill_buffer.hpp"
-#include "zeromerge/storage/head.hpp"
-#include "zeromerge/storage/query_rows.hpp"
+#include "zeromerge/score/prompt_score.hpp"
 
 namespace zeromerge {
 
-// How much of what a head keeps beside its first and last tokens is chosen by replay, at the end of a prompt;
-// the rest by the score.
-struct ReplayParams {
-  double share = 0.0;
-};
+namespace detail {
 
 template <class H>
-class Replay {
+class ReplayPass {
  public:
-  // heads: of one layer, `tokens` of the sequence seen; the queries' own entries are the last of every head.
-  // sinks: [query_heads] logits without a value, or null.
-  Replay(const Geometry& geometry, const Rope& rope, const QueryRows& queries, std::span<const H> heads,
-         std::size_t tokens, const float* sinks)
-      : g_(geometry),
-        rope_(rope),
-        turn_(rope.turn(static_cast<double>(tokens))),
-        queries_(queries),
-        heads_(heads),
-        sinks_(sinks) {}
+  explicit ReplayPass(const PromptView<H>& view)
+      : g_(view.geometry),
+        rope_(*view.rope),
+        turn_(rope_.turn(static_cast<double>(view.tokens))),
+        queries_(view.queries),
+        heads_(view.heads),
+        sinks_(view.sinks) {}
 
-  // [kv_heads][entries]. The work of a head is dealt to kParts items, whose maxima do not depend on threads.
-  std::vector<std::vector<float>> importance(const Executor& executor) const {
-    std::vector<std::vector<float>> parts(heads_.size() * kParts);
+  // The work of a head is dealt to kParts items, whose maxima do not depend on threads.
+  Ratings importance(const Executor& executor) const {
+    Ratings parts(heads_.size() * kParts);
     for (std::size_t i = 0; i < parts.size(); ++i)
       parts[i].assign(kernels::round_up(heads_[i / kParts].size(), kernels::kKeyBlock), 0.0f);
     executor(parts.size(), [&](std::size_t i) { replay(i / kParts, i % kParts, parts[i]); });
-    std::vector<std::vector<float>> all(heads_.size());
+    Ratings all(heads_.size());
     for (std::size_t h = 0; h < heads_.size(); ++h) {
       all[h].assign(heads_[h].size(), 0.0f);
       for (std::size_t p = 0; p < kParts; ++p)
@@ -116,5 +105,18 @@ class Replay {
   std::span<const H> heads_;
   const float* sinks_;
 };
+
+}  // namespace detail
+
+struct Replay {
+  bool needs_queries() const noexcept { return true; }
+  bool needs_rope() const noexcept { return true; }
+  template <class H>
+  Ratings rate(const PromptView<H>& view) const {
+    if (view.queries.tokens() == 0) return {};
+    return detail::ReplayPass<H>(view).importance(view.executor);
+  }
+};
+static_assert(PromptScore<Replay>);
 
 }  // namespace zeromerge

@@ -1,0 +1,83 @@
+// What a budget is asked, and what it may look at.
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "zeromerge/budget/amount.hpp"
+
+namespace zeromerge {
+
+// How far a budget that shares out over all layers has come where it is asked for one layer after another.
+struct BudgetProgress {
+  std::size_t layers = 0;     // of the cache
+  std::size_t done = 0;       // of them have been asked about
+  std::size_t spent = 0;      // entries given away by rank
+  std::vector<float> best{};  // the highest values so far, as many as can still matter
+};
+
+// One layer, or all of them at once (for a budget that needs_all_layers).
+struct BudgetQuery {
+  std::size_t layer = 0;     // the first
+  std::size_t layers = 1;    // asked about
+  std::size_t kv_heads = 1;  // of a layer
+  std::size_t tokens = 0;    // seen so far
+  std::size_t least = 0;     // what a share is lifted to; a count is taken as it is
+  std::size_t needed = 0;    // no head can do with fewer
+  std::size_t beside = 0;    // of the mean capacity: first, last and merged entries, and one more
+  std::span<const std::vector<float>> importance =
+      {};                              // [layers * kv_heads][entries], filled if the budget needs_importance
+  BudgetProgress* progress = nullptr;  // layer by layer; null: these are all layers
+};
+
+// Entries per head: on average, and what none gets less than. `floor` is a share of the average.
+struct CapacityBounds {
+  std::size_t mean;
+  std::size_t lowest;
+  CapacityBounds(const Amount& amount, const BudgetQuery& query, double floor) noexcept
+      : mean(amount.is_share ? std::max(amount.of(query.tokens), query.least) : amount.of(query.tokens)),
+        lowest(std::max(std::min(mean, std::max(query.least, query.needed)),
+                        static_cast<std::size_t>(floor * static_cast<double>(mean)))) {}
+};
+
+// How a budget of two stages fills a head: `first` entries, its first and last tokens among them, by the
+// running score, the rest by the score of whole prompts. The last tokens are a share of `mean`.
+struct Stages {
+  std::size_t mean;
+  std::size_t first;
+};
+
+template <class B>
+bool needs_all_layers(const B& budget) noexcept {
+  if constexpr (requires { budget.needs_all_layers(); })
+    return budget.needs_all_layers();
+  else if constexpr (requires { B::needs_all_layers; })
+    return B::needs_all_layers;
+  else
+    return false;
+}
+
+template <class B>
+std::optional<Stages> stages_of(const B& budget, const BudgetQuery& query) {
+  if constexpr (requires {
+                  { budget.stages(query) } -> std::convertible_to<std::optional<Stages>>;
+                })
+    return budget.stages(query);
+  else
+    return std::nullopt;
+}
+
+// Entries of a head on average, for budgets that use query.beside; 0: it does not.
+template <class B>
+std::size_t mean_of(const B& budget, const BudgetQuery& query) {
+  if constexpr (requires { budget.mean(query); })
+    return budget.mean(query);
+  else
+    return 0;
+}
+
+}  // namespace zeromerge

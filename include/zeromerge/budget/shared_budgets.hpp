@@ -1,0 +1,124 @@
+// Budgets that share out over all heads of all layers. They want to see all layers at once, at the end of a
+// prompt (the peak is then the whole prompt's cache); asked layer by layer, so that one layer's prompt is
+// held at a time, they go on from what the layers before got.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <functional>
+#include <limits>
+#include <numeric>
+#include <span>
+#include <vector>
+
+#include "zeromerge/budget/apportion.hpp"
+#include "zeromerge/budget/budget_query.hpp"
+#include "zeromerge/budget/winners.hpp"
+
+namespace zeromerge {
+
+// Two stages: every head first keeps a share of the uniform capacity, its first and last tokens among them,
+// by the running score; what is left of the total goes to the entries that the score of whole prompts
+// (without one, the running score) ranks highest over all heads and layers. first = 0: one global ranking
+// beside the first and last tokens.
+struct TwoStageBudget {
+  Amount amount;
+  double first = 0.3;
+  static constexpr bool needs_importance = true;
+  static constexpr bool needs_all_layers = true;
+
+  std::size_t mean(const BudgetQuery& query) const noexcept {
+    return CapacityBounds(amount, query, 0.0).mean;
+  }
+  Stages stages(const BudgetQuery& query) const noexcept {
+    const CapacityBounds bounds(amount, query, first);
+    return {bounds.mean, std::min(bounds.mean, std::max(bounds.lowest, query.beside))};
+  }
+
+  // query.importance: of the entries that the first stage leaves over; none: what the first stage gives.
+  std::vector<std::size_t> capacities(const BudgetQuery& query) const {
+    const Stages s = stages(query);
+    std::vector<std::size_t> all(query.layers * query.kv_heads, s.first);
+    if (query.importance.empty()) return all;
+    const std::size_t total = (s.mean - s.first) * all.size();
+    const std::size_t asked =
+        std::transform_reduce(query.importance.begin(), query.importance.end(), std::size_t{0}, std::plus<>(),
+                              [](const auto& head) { return head.size(); });
+    if (asked <= total) {  // everything fits, and heads go on growing to the uniform capacity
+      if (query.progress != nullptr) ++query.progress->done, query.progress->spent += total;
+      return std::vector<std::size_t>(all.size(), s.mean);
+    }
+    const std::size_t best =
+        query.progress == nullptr ? total : due_to_layer(query.importance, total, *query.progress);
+    const auto won = detail::winners(query.importance, best);
+    for (std::size_t h = 0; h < all.size(); ++h) all[h] += won[h];
+    return all;
+  }
+
+ private:
+  // One layer after another: the threshold is the value that just as many of the entries seen so far exceed
+  // as their layers' share of the total; the last layer gets what is left, so that the total is exact.
+  static std::size_t due_to_layer(std::span<const std::vector<float>> values, std::size_t layer_total,
+                                  BudgetProgress& progress) {
+    ++progress.done;
+    const std::size_t total = layer_total * progress.layers;
+    std::size_t entries = total - std::min(total, progress.spent);  // left
+    for (const auto& head : values) progress.best.insert(progress.best.end(), head.begin(), head.end());
+    if (progress.done < progress.layers) {
+      (void)keep_best(progress.best, total);  // no more of them can ever matter
+      const float threshold = keep_best(std::vector<float>(progress.best), layer_total * progress.done);
+      std::size_t above = 0;
+      for (const auto& head : values)
+        above += static_cast<std::size_t>(
+            std::count_if(head.begin(), head.end(), [&](float x) { return x >= threshold; }));
+      entries = std::min(entries, above);
+    }
+    progress.spent += entries;
+    return entries;
+  }
+
+  // Cuts `values` to the `count` highest; the least of these.
+  template <class Values>
+  static float keep_best(Values&& values, std::size_t count) {
+    count = std::min(count, values.size());
+    if (count == 0) return std::numeric_limits<float>::infinity();
+    const auto last = values.begin() + static_cast<std::ptrdiff_t>(count - 1);
+    std::nth_element(values.begin(), last, values.end(), std::greater<>());
+    const float least = *last;
+    values.resize(count);
+    return least;
+  }
+};
+
+// A pyramid over the layers (PyramidKV, arXiv 2406.02069): beside the first and last tokens, which every head
+// keeps, from 2 B - B / beta entries a head in the first layer to B / beta in the last, in equal steps, B on
+// average.
+struct PyramidBudget {
+  Amount amount;
+  double beta = 20.0;
+  static constexpr bool needs_importance = false;
+  static constexpr bool needs_all_layers = true;
+
+  std::size_t mean(const BudgetQuery& query) const noexcept {
+    return CapacityBounds(amount, query, 0.0).mean;
+  }
+  std::vector<std::size_t> capacities(const BudgetQuery& query) const {
+    const std::size_t layers = query.progress != nullptr ? query.progress->layers : query.layers;
+    const std::size_t first = query.progress != nullptr ? query.progress->done++ : 0;
+    const std::size_t entries = mean(query);
+    const std::size_t beside = std::min(entries, query.beside);
+    std::vector<double> weights(layers * query.kv_heads);
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      const double place =
+          layers > 1 ? static_cast<double>(i / query.kv_heads) / static_cast<double>(layers - 1) : 0.5;
+      weights[i] = (2.0 - 1.0 / beta) * (1.0 - place) + place / beta;
+    }
+    auto all =
+        apportion(weights, (entries - beside) * weights.size(), 0, std::max(entries, query.tokens) - beside);
+    for (std::size_t& capacity : all) capacity += beside;
+    const auto from = all.begin() + static_cast<std::ptrdiff_t>(first * query.kv_heads);
+    return {from, from + static_cast<std::ptrdiff_t>(query.layers * query.kv_heads)};
+  }
+};
+
+}  // namespace zeromerge

@@ -1,0 +1,175 @@
+// What happens to a layer when a prompt has ended: its entries are rated, the heads get their capacities,
+// those above theirs are compressed, what is stored takes its final form, values are fitted to it. A budget
+// that shares out over all layers stands between rating and compressing, so the two are calls of their own.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "zeromerge/cache/evict.hpp"
+#include "zeromerge/cache/policy.hpp"
+
+namespace zeromerge {
+
+// One layer's entries, rated at the end of a prompt.
+struct PromptRatings {
+  Ratings by_prompt;   // [kv_heads][entries] by the score of whole prompts, or empty
+  Ratings for_budget;  // [kv_heads][...] what the budget compares, or empty
+};
+
+namespace detail {
+
+// A layer as its cache lends it.
+template <class P, class H>
+struct PromptLayer {
+  const P& policy;
+  PromptView<H> view;
+  std::size_t index;  // the layer's number in the model
+  std::span<H> heads;
+  std::span<HeadState> states;
+};
+
+template <class P>
+BudgetQuery budget_query(const P& policy, std::size_t layer, std::size_t kv_heads, std::size_t tokens) {
+  BudgetQuery query{.layer = layer,
+                    .kv_heads = kv_heads,
+                    .tokens = tokens,
+                    .least = least_capacity(policy),
+                    .needed = needed_capacity(policy)};
+  if (const std::size_t mean = mean_of(policy.budget, query); mean != 0) {
+    const Division d = division_of(policy, mean);
+    query.beside = d.sinks + d.residual + d.recent + d.slack + 1;
+  }
+  return query;
+}
+
+// What heads of these capacities are divided into. Throws Error if one is impossible.
+template <class P>
+std::vector<Division> divide_all(const P& policy, const BudgetQuery& query,
+                                 std::span<const std::size_t> capacities) {
+  const auto stages = stages_of(policy.budget, query);
+  std::vector<Division> all;
+  for (const std::size_t capacity : capacities)
+    all.push_back(divide(policy, capacity, stages ? &*stages : nullptr));
+  return all;
+}
+
+// Importance of every entry of a head by the running score.
+template <class P, class H>
+std::vector<float> running_importance(const P& policy, const H& head, std::size_t tokens) {
+  std::vector<float> all(head.size());
+  for (std::size_t j = 0; j < all.size(); ++j) all[j] = importance_of(policy, head, j, tokens);
+  return all;
+}
+
+// The values of those entries that a head of `first` entries, filled by the running score, leaves over.
+template <class P, class H>
+std::vector<float> left_over(const P& policy, const H& head, const HeadState& state, const Stages& stages,
+                             std::size_t tokens, std::span<const float> values) {
+  const Division d = division_of(policy, stages.mean);
+  const std::size_t from = d.sinks + state.residuals;
+  if (head.size() <= stages.first || head.size() < from + d.recent) return {};
+  const std::size_t to = head.size() - d.recent;
+  const std::size_t keep = std::min(to - from, stages.first - d.sinks - d.residual - d.recent - d.slack);
+  const auto kept = best_slots(policy, head, from, to, keep, 0, tokens, {});
+  std::vector<char> taken(head.size(), 0);
+  for (const std::size_t slot : kept) taken[slot] = 1;
+  std::vector<float> rest;
+  for (std::size_t j = from; j < to; ++j)
+    if (!taken[j]) rest.push_back(values[j]);
+  return rest;
+}
+
+// Ratings of a layer's entries as they are.
+template <class P, class H>
+PromptRatings rate_prompt(const PromptLayer<P, H>& layer) {
+  const P& policy = layer.policy;
+  PromptRatings ratings;
+  if (policy.rates_prompts()) ratings.by_prompt = policy.prompt_score.rate(layer.view);
+  if (!policy.budget.needs_importance) return ratings;
+  const BudgetQuery query = budget_query(policy, layer.index, layer.heads.size(), layer.view.tokens);
+  const auto stages = stages_of(policy.budget, query);
+  const bool by_prompt = !ratings.by_prompt.empty() && (stages || policy.prompt_share >= 1.0);
+  ratings.for_budget.resize(layer.heads.size());
+  layer.view.executor(layer.heads.size(), [&](std::size_t h) {
+    const H& head = layer.heads[h];
+    std::vector<float> values =
+        by_prompt ? ratings.by_prompt[h] : running_importance(policy, head, layer.view.tokens);
+    ratings.for_budget[h] = stages
+                                ? left_over(policy, head, layer.states[h], *stages, layer.view.tokens, values)
+                                : std::move(values);
+  });
+  return ratings;
+}
+
+// Gives every head its division and compresses those that exceed it. Memory is taken one after another, the
+// work is parallel. Returns those heads as they were, in place of the others empty ones.
+template <class P, class H>
+std::vector<H> fit_heads(const PromptLayer<P, H>& layer, std::span<const Division> divisions,
+                         const Ratings& by_prompt) {
+  std::vector<H> targets;
+  for (std::size_t h = 0; h < layer.heads.size(); ++h) {
+    targets.push_back(layer.heads[h].sibling());
+    if (layer.heads[h].size() > divisions[h].capacity) targets[h].fit(divisions[h].capacity + 1);
+  }
+  layer.view.executor(layer.heads.size(), [&](std::size_t h) {
+    HeadState& state = layer.states[h];
+    state.division = divisions[h];
+    // A head that got smaller may have more merged entries than it now reserves places for; the surplus
+    // competes.
+    state.residuals = std::min(state.residuals, divisions[h].residual);
+    if (layer.heads[h].size() > divisions[h].capacity)
+      compress(layer.policy, layer.heads[h], state, targets[h], layer.view.tokens,
+               by_prompt.empty() ? std::span<const float>{} : std::span<const float>(by_prompt[h]));
+  });
+  for (std::size_t h = 0; h < layer.heads.size(); ++h)
+    if (layer.heads[h].size() > divisions[h].capacity) layer.heads[h].swap(targets[h]);
+  return targets;
+}
+
+// Brings a layer to these divisions and its entries into their final form.
+template <class P, class H>
+void end_prompt(const PromptLayer<P, H>& layer, std::span<const Division> divisions,
+                const PromptRatings& ratings) {
+  const std::vector<H> before = fit_heads(layer, divisions, ratings.by_prompt);
+  for (H& head : layer.heads)
+    if (head.packs_late()) head.settle(head.size());
+  const PromptView<H>& view = layer.view;
+  if (layer.policy.refit.references == 0 || view.queries.tokens() == 0) return;
+  const ValueRefit<H> refit(layer.policy.refit, view.geometry, *view.rope, view.queries, view.tokens,
+                            view.sinks);
+  view.executor(layer.heads.size(), [&](std::size_t h) {
+    if (before[h].size() != 0) refit.fit(h, before[h], layer.heads[h]);
+  });
+}
+
+}  // namespace detail
+
+// Ends the prompts of layers that share a budget; Layer: LayerCache or AnyLayer, all with one policy. A
+// budget that needs all layers compares the entries of those that are still in their prompt. Throws Error,
+// with nothing changed, if the budget is impossible.
+template <class Layer>
+void finish_together(std::span<Layer* const> layers) {
+  std::vector<Layer*> open;
+  for (Layer* layer : layers)
+    if (layer->in_prompt() && layer->tokens() != 0) open.push_back(layer);
+  if (open.size() < 2 || !open[0]->shares_budget()) {
+    for (Layer* layer : layers) layer->finish_prompt();
+    return;
+  }
+  std::vector<PromptRatings> ratings;
+  Ratings all;
+  for (Layer* layer : open) {
+    ratings.push_back(layer->rate_prompt());
+    for (auto& head : ratings.back().for_budget) all.push_back(std::move(head));
+  }
+  const auto capacities = open[0]->capacities(open.size(), all);
+  const std::size_t kv_heads = capacities.size() / open.size();
+  for (std::size_t i = 0; i < open.size(); ++i)
+    open[i]->finish_prompt(ratings[i], std::span(capacities).subspan(i * kv_heads, kv_heads));
+}
+
+}  // namespace zeromerge
