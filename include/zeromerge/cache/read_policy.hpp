@@ -1,0 +1,136 @@
+// The composition that a spec asks for, every key read strictly; see presets.hpp for what they mean.
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "zeromerge/cache/policy.hpp"
+#include "zeromerge/cache/spec.hpp"
+#include "zeromerge/score/any_prompt_score.hpp"
+
+namespace zeromerge {
+
+// ZeroMerge with everything that a spec can choose, chosen.
+using AnyZeroMerge = Policy<DecayedAttention, AnyBudget, AnyMerge, any_storage, any_storage, AnyPromptScore>;
+
+namespace detail {
+
+inline AnyBudget read_budget(const Spec& spec) {
+  const Amount amount = spec.amount("budget", share(0.05));
+  if (amount.value == 0.0) fail("policy '", spec.text(), "': a budget of 0 keeps nothing; use 5% or a count");
+  enum Kind { uniform, adaptive, profile, two_stage, global, pyramid };
+  const std::size_t kind =
+      spec.choice("heads", {"uniform", "adaptive", "profile", "two-stage", "global", "pyramid"},
+                  spec.has("profile") ? profile : uniform);
+  const auto least_share = [&](const char* key, double otherwise) {
+    const Amount least = spec.amount(key, share(otherwise));
+    if (!least.is_share)
+      fail("policy '", spec.text(), "': ", key, " must be a share of the uniform capacity, as in 20%");
+    return least.value;
+  };
+  const double floor = least_share("floor", kind == adaptive ? 0.2 : kind == profile ? 0.25 : 0.0);
+  const double first = least_share("first", 0.3);
+  if (kind != profile && spec.has("profile"))
+    fail("policy '", spec.text(), "': profile= needs heads=profile");
+  switch (kind) {
+    case adaptive:
+      return {AdaptiveBudget{amount, floor}};
+    case two_stage:
+      return {TwoStageBudget{amount, first}};
+    case global:
+      return {TwoStageBudget{amount, floor}};
+    case pyramid:
+      return {PyramidBudget{amount}};
+    case profile:
+      if (!spec.has("profile")) fail("policy '", spec.text(), "': heads=profile needs profile=FILE");
+      return {ProfileBudget{
+          amount, std::make_shared<HeadProfile>(HeadProfile::load(spec.word("profile", ""))), floor}};
+    default:
+      return {UniformBudget{amount}};
+  }
+}
+
+// At most one key names a score of whole prompts and gives its share.
+inline void read_prompt_score(const Spec& spec, AnyZeroMerge& policy) {
+  const auto read = [&](const char* key, auto score) {
+    if (!spec.has(key)) return;
+    const Amount amount = spec.amount(key, share(0.0));
+    if (!amount.is_share)
+      fail("policy '", spec.text(), "': ", key, " must be a share of what is kept, as in 50%");
+    if (amount.value == 0.0) return;
+    if (policy.prompt_score.choice.index() != 0)
+      fail("policy '", spec.text(), "': ", key, " is the second score of whole prompts; use one of them");
+    policy.prompt_score.choice = score;
+    policy.prompt_share = amount.value;
+  };
+  read("replay", Replay{});
+  read("second", SecondReadingScore{});
+}
+
+inline DecayedAttention read_score(const Spec& spec, bool reference) {
+  DecayedAttention::Params p;
+  p.age_normalised = spec.choice("importance", {"decayed", "mean"}, 0) == 1;
+  p.decay = static_cast<float>(spec.number("decay", 1e-6, 1.0, p.age_normalised ? 1.0 : 0.98));
+  if (spec.choice("score", {"tail", "exact"}, reference ? 1 : 0) == 1) p.tail_bound = 0.0f;
+  p.sum_on_merge = spec.choice("update", {"max", "sum"}, 0) == 1;
+  return DecayedAttention(p);
+}
+
+inline AnyMerge read_merge(const Spec& spec, bool reference) {
+  if (spec.choice("merge", {"residual", "drop"}, 0) == 1) return {DropMerge{}};
+  ResidualMerge::Params p;
+  p.residual = spec.amount("residual", count(1));
+  p.alpha = static_cast<float>(spec.number("alpha", 0.0, 100.0, reference ? 1.0 : 0.6));
+  p.metric =
+      spec.choice("metric", {"dot", "l2"}, 0) == 0 ? ResidualMerge::Metric::dot : ResidualMerge::Metric::l2;
+  return {ResidualMerge(p)};
+}
+
+inline AnyZeroMerge read_zeromerge(const Spec& spec) {
+  const bool reference = spec.choice("reference", {"0", "1"}, 0) == 1;
+  AnyZeroMerge policy{read_score(spec, reference), read_budget(spec), read_merge(spec, reference)};
+  policy.areas.recent = spec.amount("tail", share(reference ? 0.1 : 0.4));
+  policy.areas.sinks = spec.whole("sinks", 0, reference ? 0 : 4);
+  policy.areas.least = spec.whole("least", 0, 32);
+  policy.areas.as_reference = reference;
+  policy.bounded = spec.choice("bounded", {"0", "1"}, 0) == 1;
+  policy.areas.block = spec.whole("evict", 1, 1);
+  policy.prompt_share = 0.0;
+  read_prompt_score(spec, policy);
+  policy.refit.references = spec.whole("refit", 0, 0);
+  policy.refit.ridge = static_cast<float>(spec.number("ridge", 1e-6, 1e6, 0.1));
+  if (reference && (policy.rates_prompts() || policy.refit.references != 0 || policy.areas.block != 1))
+    fail("policy '", spec.text(),
+         "': the reference knows no score of whole prompts, no refit and no blocks; leave them out with "
+         "reference=1");
+  if (reference && policy.areas.sinks != 0)
+    fail("policy '", spec.text(), "': the reference has no sinks; leave sinks out with reference=1");
+  const Amount amount = std::visit(
+      [](const auto& budget) {
+        if constexpr (requires { budget.amount; }) return budget.amount;
+        return Amount{};
+      },
+      policy.budget.choice);
+  if (!amount.is_share) (void)divide(policy, amount.of(0));
+  return policy;
+}
+
+// Throws Error if the spec has another key than these.
+inline void allow_policy_keys(const Spec& spec) {
+  spec.allow_only({"budget",     "tail",    "sinks",     "residual", "alpha", "decay",  "score",
+                   "importance", "heads",   "profile",   "floor",    "merge", "update", "metric",
+                   "least",      "bounded", "reference", "storage",  "keys",  "values", "replay",
+                   "refit",      "ridge",   "second",    "first",    "evict"});
+}
+
+// storage= for both, keys= and values= apart.
+template <class P>
+P stored_as(P policy, const Spec& spec, StorageType otherwise) {
+  const StorageType both = spec.storage("storage", otherwise);
+  policy.key_type = spec.storage("keys", both);
+  policy.value_type = spec.storage("values", both);
+  return policy;
+}
+
+}  // namespace detail
+}  // namespace zeromerge
