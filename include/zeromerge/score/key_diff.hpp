@@ -1,0 +1,49 @@
+// KeyDiff (arXiv 2504.15364): keys unlike the others are worth more.
+//   importance_j = -cos(k_j, mean over the entries of k / |k|)
+// Keys as they are stored, after RoPE. A key of zeros counts as unlike every other (cosine 0). Needs no
+// queries, so it can be asked again while tokens are decoded. Cost: 2 n head_dim per head, no attention.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "zeromerge/core/geometry.hpp"
+#include "zeromerge/kernels/kernels.hpp"
+#include "zeromerge/score/prompt_score.hpp"
+
+namespace zeromerge {
+
+struct KeyDiff {
+  bool needs_queries() const noexcept { return false; }
+  bool needs_rope() const noexcept { return false; }
+  bool rates_in_decode() const noexcept { return true; }
+
+  template <class H>
+  Ratings rate(const PromptView<H>& view) const {
+    return rate_heads(view, [&](std::size_t h, std::span<float> importance) {
+      const H& head = view.heads[h];
+      // The mean's length does not matter to a cosine, so the sum of the unit keys stands for it.
+      float row[kMaxHeadDim];
+      float sum[kMaxHeadDim] = {};
+      std::vector<float> length(importance.size());
+      for (std::size_t j = 0; j < importance.size(); ++j) {
+        head.read_key(j, row);
+        length[j] = std::sqrt(kernels::dot(row, row, head.head_dim()));
+        if (length[j] > 0.0f)
+          for (std::size_t d = 0; d < head.head_dim(); ++d) sum[d] += row[d] / length[j];
+      }
+      const float whole = std::sqrt(kernels::dot(sum, sum, head.head_dim()));
+      for (std::size_t j = 0; j < importance.size(); ++j) {
+        head.read_key(j, row);
+        const float lengths = length[j] * whole;
+        importance[j] = lengths > 0.0f ? -kernels::dot(row, sum, head.head_dim()) / lengths : 0.0f;
+      }
+    });
+  }
+};
+
+static_assert(PromptScore<KeyDiff>);
+
+}  // namespace zeromerge
