@@ -132,8 +132,9 @@ TEST(PromptEnd, FittedValuesAreTheRegressionsOwn) {
   queries.reserve(kTokens);
   queries.append(t.queries(0, kTokens));
   const Rope rope({.dims = 64}, 64);
-  const ValueRefit<Head<float>> refit({.references = 32, .ridge = 0.2f}, kGeometry, rope, queries, kTokens,
-                                      nullptr);
+  const Executor executor = serial();
+  const PromptView<Head<float>> view{kGeometry, {}, kTokens, queries, &rope, nullptr, executor, {}};
+  const ValueRefit<Head<float>> refit({.references = 32, .ridge = 0.2f}, view);
   for (std::size_t h = 0; h < 2; ++h) {
     Head<float> expected = copied(plain.layer(0).head(h));
     refit.fit(h, copied(full.layer(0).head(h)), expected);

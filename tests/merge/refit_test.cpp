@@ -26,6 +26,7 @@ struct Layer {
   std::vector<float> q;  // [tokens][query_heads][head_dim]
   QueryRows queries;
   Head<T> all;
+  Executor executor = serial();
 
   Layer(const Geometry& geometry, std::size_t n, std::uint64_t seed)
       : g(geometry),
@@ -44,6 +45,9 @@ struct Layer {
       all.append(k.data(), v.data(), static_cast<std::uint32_t>(t));
     }
   }
+
+  // At the end of a prompt of n tokens.
+  PromptView<Head<T>> view(std::size_t n) const { return {g, {}, n, queries, &rope, nullptr, executor, {}}; }
 
   // Every `step`-th entry.
   Head<T> some(std::size_t step) {
@@ -122,7 +126,7 @@ void check(const Geometry& g, std::size_t tokens, std::size_t step, double toler
   Layer<T> layer(g, tokens, tokens + step);
   Head<T> before = layer.some(step), after = layer.some(step);
   const RefitParams params{.references = tokens, .ridge = 0.1f, .reach = 1};
-  ValueRefit<Head<T>>(params, g, layer.rope, layer.queries, tokens, nullptr).fit(0, layer.all, after);
+  ValueRefit<Head<T>>(params, layer.view(tokens)).fit(0, layer.all, after);
   EXPECT_EQ(layer.keys(after), layer.keys(before));
   const Fit was = judge(layer, before, before, 0.1), is = judge(layer, before, after, 0.1);
   EXPECT_LT(is.error, 0.8 * was.error);
@@ -146,7 +150,7 @@ TEST_P(Refit, FitsTheKeysAsTheyAreStored) {
 TEST_P(Refit, ChangesNothingWhereNothingLeft) {
   Layer<float> layer({.query_heads = 2, .kv_heads = 1, .head_dim = 64}, 50, 9);
   Head<float> same = layer.some(1);
-  ValueRefit<Head<float>>({.references = 20}, layer.g, layer.rope, layer.queries, 50, nullptr)
+  ValueRefit<Head<float>>({.references = 20}, layer.view(50))
       .fit(0, layer.all, same);
   const auto before = layer.values(layer.all), after = layer.values(same);
   for (std::size_t x = 0; x < before.size(); ++x) ASSERT_NEAR(after[x], before[x], 1e-4);
@@ -156,7 +160,7 @@ TEST_P(Refit, NeedsReferences) {
   Layer<float> layer({.query_heads = 2, .kv_heads = 1, .head_dim = 64}, 50, 9);
   Head<float> kept = layer.some(2);
   const auto before = layer.values(kept);
-  ValueRefit<Head<float>>({.references = 0}, layer.g, layer.rope, layer.queries, 50, nullptr)
+  ValueRefit<Head<float>>({.references = 0}, layer.view(50))
       .fit(0, layer.all, kept);
   EXPECT_EQ(layer.values(kept), before);
 }

@@ -30,7 +30,9 @@ struct BudgetQuery {
   std::size_t needed = 0;    // no head can do with fewer
   std::size_t beside = 0;    // of the mean capacity: first, last and merged entries, and one more
   std::span<const std::vector<float>> importance =
-      {};                              // [layers * kv_heads][entries], filled if the budget needs_importance
+      {};  // [layers * kv_heads][entries], filled if the budget needs_importance
+  std::span<const std::size_t> within_error =
+      {};  // [kv_heads] least capacities within the budget's target_error, where it has one
   BudgetProgress* progress = nullptr;  // layer by layer; null: these are all layers
 };
 
@@ -69,6 +71,15 @@ std::optional<Stages> stages_of(const B& budget, const BudgetQuery& query) {
     return budget.stages(query);
   else
     return std::nullopt;
+}
+
+// The error of the attention output that a budget allows, relative; 0: it has none in mind.
+template <class B>
+double target_error(const B& budget) noexcept {
+  if constexpr (requires { budget.target_error(); })
+    return budget.target_error();
+  else
+    return 0.0;
 }
 
 // Entries of a head on average, for budgets that use query.beside; 0: it does not.

@@ -79,15 +79,36 @@ struct ProfileBudget {
   }
 };
 
+// As few entries as keep a head's attention output near that of all entries: the least capacity whose
+// relative error over reference queries stays within `error` (see cache/prompt_end.hpp, which measures it),
+// at most the tokens there are. `amount`: what a head is given that cannot be measured, because there are no
+// queries.
+struct ErrorBudget {
+  Amount amount;
+  double error = 0.1;
+  static constexpr bool needs_importance = false;
+  double target_error() const noexcept { return error; }
+  std::vector<std::size_t> capacities(const BudgetQuery& query) const {
+    if (!query.within_error.empty()) return {query.within_error.begin(), query.within_error.end()};
+    return UniformBudget{amount}.capacities(query);
+  }
+};
+
 // Any of them, chosen at run time: a budget is asked so rarely that the choice costs nothing.
 struct AnyBudget {
-  std::variant<Unlimited, UniformBudget, AdaptiveBudget, ProfileBudget, TwoStageBudget, PyramidBudget> choice;
+  std::variant<Unlimited, UniformBudget, AdaptiveBudget, ProfileBudget, TwoStageBudget, PyramidBudget,
+               ErrorBudget>
+      choice;
   static constexpr bool needs_importance = true;
   bool needs_all_layers() const noexcept {
     return std::visit([](const auto& budget) { return zeromerge::needs_all_layers(budget); }, choice);
   }
   std::optional<Stages> stages(const BudgetQuery& query) const {
     return std::visit([&](const auto& budget) { return stages_of(budget, query); }, choice);
+  }
+  double target_error() const noexcept {
+    const auto* budget = std::get_if<ErrorBudget>(&choice);
+    return budget != nullptr ? budget->error : 0.0;
   }
   std::size_t mean(const BudgetQuery& query) const {
     return std::visit([&](const auto& budget) { return mean_of(budget, query); }, choice);

@@ -1,4 +1,4 @@
-// Who leaves: at the end of a prompt (compress) and for every decoded token (evict_one).
+// Who leaves: at the end of a prompt (compress) and for decoded tokens (evict).
 //
 // Slots of a head: sinks | residual | context | recent. While a head grows, slots follow the order of
 // arrival. Once it is full the recent area is a ring: the oldest takes the place of the entry that leaves,
@@ -72,17 +72,27 @@ std::vector<std::size_t> best_slots(const P& policy, const H& head, std::size_t 
   return slots;
 }
 
+// At most `count` groups of leavers, each of which becomes, or joins, one merged entry.
+template <class M, class H>
+std::vector<std::vector<std::size_t>> merge_groups(const M& merge, const H& head,
+                                                   std::span<const std::size_t> leavers, std::size_t count) {
+  if (count == 0) return {};
+  if constexpr (requires { merge.groups(head, leavers, count); })
+    return merge.groups(head, leavers, count);
+  else
+    return contiguous_groups(leavers, count);
+}
+
 }  // namespace detail
 
 // Writes the compressed form of `head` (slots in order of arrival, size above the division's capacity) into
 // `target`, an empty head with room for capacity + 1. `tokens`: how many the sequence has seen. `ratings`: of
 // every entry by the score of whole prompts, or empty.
-template <class P, class H>
-void compress(const P& policy, const H& head, HeadState& state, H& target, std::size_t tokens,
-              std::span<const float> ratings = {}) {
+template <class P, class M, class H>
+void compress(const P& policy, const M& merge, const H& head, HeadState& state, H& target, std::size_t tokens,
+              std::span<const float> ratings) {
   const Division& d = state.division;
-  const std::size_t kept_sinks = d.sinks;
-  const std::size_t first = kept_sinks + state.residuals;
+  const std::size_t first = d.sinks + state.residuals;
   const std::size_t last = head.size() - d.recent;
   auto context = detail::best_slots(policy, head, first, last, d.context(), d.by_prompt, tokens, ratings);
   std::vector<char> kept(head.size(), 0);
@@ -95,24 +105,28 @@ void compress(const P& policy, const H& head, HeadState& state, H& target, std::
   std::vector<std::size_t> leavers;
   for (std::size_t slot = first; slot < last; ++slot)
     if (!kept[slot]) leavers.push_back(slot);
-  // Contiguous groups, the first (leavers mod groups) one longer; residual entries that do not exist yet are
-  // served first.
-  for (std::size_t g = 0, at = 0; g < d.residual; ++g) {
-    const std::size_t length = leavers.size() / d.residual + (g < leavers.size() % d.residual ? 1 : 0);
-    if (length == 0) break;
-    const std::size_t r = (state.residuals + g) % d.residual;
-    policy.merge.fold_group(head, std::span(leavers).subspan(at, length), target, kept_sinks + r,
-                            policy.score);
-    target.set_size(std::max(target.size(), kept_sinks + r + 1));
-    at += length;
+  // Residual entries that do not exist yet are served first.
+  const auto groups = detail::merge_groups(merge, head, std::span<const std::size_t>(leavers), d.residual);
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const std::size_t slot = d.sinks + (state.residuals + g) % d.residual;
+    merge.fold_group(head, groups[g], target, slot, policy.score);
+    target.set_size(std::max(target.size(), slot + 1));
   }
   to = target.size();
-  state.residuals = to - kept_sinks;
+  state.residuals = to - d.sinks;
   for (const std::size_t slot : context) target.copy(head, slot, to++);
   for (std::size_t slot = last; slot < head.size(); ++slot) target.copy(head, slot, to++);
   target.set_size(to);
+  if constexpr (requires { merge.absorb(head, std::span<const std::size_t>(leavers), target); })
+    merge.absorb(head, std::span<const std::size_t>(leavers), target);
   state.ring = false;
   state.ring_next = 0;
+}
+
+template <class P, class H>
+void compress(const P& policy, const H& head, HeadState& state, H& target, std::size_t tokens,
+              std::span<const float> ratings = {}) {
+  compress(policy, policy.merge, head, state, target, tokens, ratings);
 }
 
 namespace detail {
@@ -172,7 +186,7 @@ void evict(const P& policy, H& head, HeadState& state, std::size_t tokens) noexc
     if (!reference && detail::importance_of(policy, head, oldest, tokens) <
                           detail::importance_of(policy, head, victim, tokens))
       victim = oldest;
-    policy.merge.fold(head, victim, d.sinks, state.residuals, policy.score);
+    if (state.residuals != 0) policy.merge.fold(head, victim, d.sinks, state.residuals, policy.score);
     head.move(oldest, victim);
     head.move(newest + i, oldest);
     state.ring_next = (state.ring_next + 1) % places;

@@ -109,6 +109,7 @@ class LayerCache {
     const PromptRatings ratings = rate_prompt();
     auto query = detail::budget_query(context_->policy, index_, heads_.size(), tokens_);
     query.importance = ratings.for_budget;
+    query.within_error = ratings.within_error;
     query.progress = progress();
     finish_prompt(ratings, context_->policy.budget.capacities(query));
   }

@@ -94,16 +94,21 @@ struct Policy {
   R prompt_score{};
   double prompt_share = 1.0;  // of what a head keeps beside its first and last tokens, chosen by prompt_score
                               // after the rest has been chosen by the running score
+  bool gated = false;         // merge at the end of a prompt only in heads where that is measured to help
   RefitParams refit{};
 
+  // Whether the end of a prompt asks reference queries.
+  bool asks_references() const noexcept {
+    return refit.references != 0 || gated || target_error(budget) > 0.0;
+  }
   bool rates_prompts() const noexcept { return !std::same_as<R, NoPromptScore> && prompt_share > 0.0; }
   // A prompt's queries are kept until it ends for what looks at them again; turning them to other positions
   // needs the model's RoPE (CacheOptions::rope).
   bool keeps_queries() const noexcept {
-    return (rates_prompts() && prompt_score.needs_queries()) || refit.references != 0;
+    return (rates_prompts() && prompt_score.needs_queries()) || asks_references();
   }
   bool needs_rope() const noexcept {
-    return (rates_prompts() && prompt_score.needs_rope()) || refit.references != 0;
+    return (rates_prompts() && prompt_score.needs_rope()) || asks_references();
   }
   EntryFields fields() const noexcept { return {S::needs_probabilities, merge.keeps_mass()}; }
 };

@@ -63,13 +63,16 @@ std::unique_ptr<Cache> make_cache(const std::string& text, const Geometry& geome
     spec.allow_only({"storage", "keys", "values"});
     return make(detail::stored_as(Full<any_storage>{}, spec, StorageType::f16));
   }
+  if (spec.name() == "streaming")
+    return make(detail::stored_as(detail::read_streaming(spec), spec, StorageType::f16));
   if (detail::assume_preset(spec)) {
     detail::allow_policy_keys(spec);
     const bool reference = spec.choice("reference", {"0", "1"}, 0) == 1;
     return make(detail::stored_as(detail::read_zeromerge(spec), spec,
                                   reference ? StorageType::f32 : StorageType::f16));
   }
-  fail("policy '", text, "': unknown name '", spec.name(), "'; there are full, ", detail::preset_names());
+  fail("policy '", text, "': unknown name '", spec.name(), "'; there are full, streaming, ",
+       detail::preset_names());
 }
 
 #if defined(ZEROMERGE_COMPILED)

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -16,8 +17,9 @@ namespace zeromerge {
 
 // One layer's entries, rated at the end of a prompt.
 struct PromptRatings {
-  Ratings by_prompt;   // [kv_heads][entries] by the score of whole prompts, or empty
-  Ratings for_budget;  // [kv_heads][...] what the budget compares, or empty
+  Ratings by_prompt;                        // [kv_heads][entries] by the score of whole prompts, or empty
+  Ratings for_budget;                       // [kv_heads][...] what the budget compares, or empty
+  std::vector<std::size_t> within_error{};  // see BudgetQuery
 };
 
 namespace detail {
@@ -83,12 +85,99 @@ std::vector<float> left_over(const P& policy, const H& head, const HeadState& st
   return rest;
 }
 
+// Reference tokens by whose queries what is left out is measured.
+inline constexpr std::size_t kMeasured = 64;
+
+// One head in two forms, merged and with the rest dropped; what is nearer to the whole head's output stays.
+// A head without merged entries has their places for others.
+template <class P, class H>
+void keep_better(const PromptLayer<P, H>& layer, const ReferenceQueries<H>& references, std::size_t h,
+                 H& merged, H& dropped, std::span<const float> ratings, const HeadState& before) {
+  const H& head = layer.heads[h];
+  HeadState state = before;
+  state.division.residual = 0;
+  compress(layer.policy, DropMerge{}, head, state, dropped, layer.view.tokens, ratings);
+  const std::vector<float> outputs = references.outputs(h, head);
+  if (references.error(h, outputs, merged) <= references.error(h, outputs, dropped)) return;
+  merged.swap(dropped);
+  layer.states[h] = state;
+}
+
+// Gives every head its division and compresses those that exceed it. Memory is taken one after another, the
+// work is parallel. Returns those heads as they were, in place of the others empty ones.
+template <class P, class H>
+std::vector<H> fit_heads(const PromptLayer<P, H>& layer, std::span<const Division> divisions,
+                         const Ratings& by_prompt) {
+  std::optional<ReferenceQueries<H>> references;
+  if (layer.policy.gated && layer.view.queries.tokens() != 0)
+    references.emplace(layer.view, kMeasured, RefitParams{}.reach);
+  std::vector<H> targets, others;
+  const auto exceeds = [&](std::size_t h) { return layer.heads[h].size() > divisions[h].capacity; };
+  for (std::size_t h = 0; h < layer.heads.size(); ++h)
+    for (auto* made : {&targets, &others}) {
+      made->push_back(layer.heads[h].sibling());
+      if (exceeds(h) && (made == &targets || references)) made->back().fit(divisions[h].capacity + 1);
+    }
+  layer.view.executor(layer.heads.size(), [&](std::size_t h) {
+    HeadState& state = layer.states[h];
+    state.division = divisions[h];
+    // A head that got smaller may have more merged entries than it now reserves places for; the surplus
+    // competes.
+    state.residuals = std::min(state.residuals, divisions[h].residual);
+    if (!exceeds(h)) return;
+    const HeadState before = state;
+    const auto ratings = by_prompt.empty() ? std::span<const float>{} : std::span<const float>(by_prompt[h]);
+    compress(layer.policy, layer.heads[h], state, targets[h], layer.view.tokens, ratings);
+    if (references) keep_better(layer, *references, h, targets[h], others[h], ratings, before);
+  });
+  for (std::size_t h = 0; h < layer.heads.size(); ++h)
+    if (exceeds(h)) layer.heads[h].swap(targets[h]);
+  return targets;
+}
+
+// For a budget with an error in mind: the least capacity of each head whose output over reference queries
+// stays within it, by bisection; empty if there are no queries to ask.
+template <class P, class H>
+std::vector<std::size_t> capacities_within(const PromptLayer<P, H>& layer, const Ratings& by_prompt,
+                                           std::size_t needed) {
+  const double error = target_error(layer.policy.budget);
+  if (!(error > 0.0) || layer.view.queries.tokens() == 0) return {};
+  const ReferenceQueries<H> references(layer.view, kMeasured, RefitParams{}.reach);
+  std::vector<std::size_t> all(layer.heads.size());
+  layer.view.executor(all.size(), [&](std::size_t h) {
+    const H& head = layer.heads[h];
+    ByteLedger scratch;  // the cache's own is for one thread
+    const std::vector<float> outputs = references.outputs(h, head);
+    const auto ratings = by_prompt.empty() ? std::span<const float>{} : std::span<const float>(by_prompt[h]);
+    const auto enough = [&](std::size_t capacity) {
+      HeadState state = layer.states[h];
+      state.division = division_of(layer.policy, capacity);
+      state.residuals = std::min(state.residuals, state.division.residual);
+      H kept = head.sibling(&scratch);
+      kept.fit(capacity + 1);
+      compress(layer.policy, head, state, kept, layer.view.tokens, ratings);
+      return references.error(h, outputs, kept) <= error;
+    };
+    std::size_t low = std::min(needed, head.size());
+    all[h] = std::max(needed, head.size());
+    for (std::size_t high = head.size(); low < high;) {
+      const std::size_t middle = (low + high) / 2;
+      if (enough(middle))
+        all[h] = high = middle;
+      else
+        low = middle + 1;
+    }
+  });
+  return all;
+}
+
 // Ratings of a layer's entries as they are.
 template <class P, class H>
 PromptRatings rate_prompt(const PromptLayer<P, H>& layer) {
   const P& policy = layer.policy;
   PromptRatings ratings;
   if (policy.rates_prompts()) ratings.by_prompt = policy.prompt_score.rate(layer.view);
+  ratings.within_error = capacities_within(layer, ratings.by_prompt, needed_capacity(policy));
   if (!policy.budget.needs_importance) return ratings;
   const BudgetQuery query = budget_query(policy, layer.index, layer.heads.size(), layer.view.tokens);
   const auto stages = stages_of(policy.budget, query);
@@ -105,31 +194,6 @@ PromptRatings rate_prompt(const PromptLayer<P, H>& layer) {
   return ratings;
 }
 
-// Gives every head its division and compresses those that exceed it. Memory is taken one after another, the
-// work is parallel. Returns those heads as they were, in place of the others empty ones.
-template <class P, class H>
-std::vector<H> fit_heads(const PromptLayer<P, H>& layer, std::span<const Division> divisions,
-                         const Ratings& by_prompt) {
-  std::vector<H> targets;
-  for (std::size_t h = 0; h < layer.heads.size(); ++h) {
-    targets.push_back(layer.heads[h].sibling());
-    if (layer.heads[h].size() > divisions[h].capacity) targets[h].fit(divisions[h].capacity + 1);
-  }
-  layer.view.executor(layer.heads.size(), [&](std::size_t h) {
-    HeadState& state = layer.states[h];
-    state.division = divisions[h];
-    // A head that got smaller may have more merged entries than it now reserves places for; the surplus
-    // competes.
-    state.residuals = std::min(state.residuals, divisions[h].residual);
-    if (layer.heads[h].size() > divisions[h].capacity)
-      compress(layer.policy, layer.heads[h], state, targets[h], layer.view.tokens,
-               by_prompt.empty() ? std::span<const float>{} : std::span<const float>(by_prompt[h]));
-  });
-  for (std::size_t h = 0; h < layer.heads.size(); ++h)
-    if (layer.heads[h].size() > divisions[h].capacity) layer.heads[h].swap(targets[h]);
-  return targets;
-}
-
 // Brings a layer to these divisions and its entries into their final form.
 template <class P, class H>
 void end_prompt(const PromptLayer<P, H>& layer, std::span<const Division> divisions,
@@ -139,8 +203,7 @@ void end_prompt(const PromptLayer<P, H>& layer, std::span<const Division> divisi
     if (head.packs_late()) head.settle(head.size());
   const PromptView<H>& view = layer.view;
   if (layer.policy.refit.references == 0 || view.queries.tokens() == 0) return;
-  const ValueRefit<H> refit(layer.policy.refit, view.geometry, *view.rope, view.queries, view.tokens,
-                            view.sinks);
+  const ValueRefit<H> refit(layer.policy.refit, view);
   view.executor(layer.heads.size(), [&](std::size_t h) {
     if (before[h].size() != 0) refit.fit(h, before[h], layer.heads[h]);
   });

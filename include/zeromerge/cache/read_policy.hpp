@@ -7,20 +7,23 @@
 #include "zeromerge/cache/policy.hpp"
 #include "zeromerge/cache/spec.hpp"
 #include "zeromerge/score/any_prompt_score.hpp"
+#include "zeromerge/score/recency.hpp"
 
 namespace zeromerge {
 
-// ZeroMerge with everything that a spec can choose, chosen.
+// ZeroMerge with everything that a spec can choose, chosen; and the last tokens alone.
 using AnyZeroMerge = Policy<DecayedAttention, AnyBudget, AnyMerge, any_storage, any_storage, AnyPromptScore>;
+
+using AnyStreaming = Policy<Recency, AnyBudget, DropMerge, any_storage>;
 
 namespace detail {
 
 inline AnyBudget read_budget(const Spec& spec) {
   const Amount amount = spec.amount("budget", share(0.05));
   if (amount.value == 0.0) fail("policy '", spec.text(), "': a budget of 0 keeps nothing; use 5% or a count");
-  enum Kind { uniform, adaptive, profile, two_stage, global, pyramid };
+  enum Kind { uniform, adaptive, profile, two_stage, global, pyramid, error };
   const std::size_t kind =
-      spec.choice("heads", {"uniform", "adaptive", "profile", "two-stage", "global", "pyramid"},
+      spec.choice("heads", {"uniform", "adaptive", "profile", "two-stage", "global", "pyramid", "error"},
                   spec.has("profile") ? profile : uniform);
   const auto least_share = [&](const char* key, double otherwise) {
     const Amount least = spec.amount(key, share(otherwise));
@@ -39,6 +42,8 @@ inline AnyBudget read_budget(const Spec& spec) {
       return {TwoStageBudget{amount, first}};
     case global:
       return {TwoStageBudget{amount, floor}};
+    case error:
+      return {ErrorBudget{amount, spec.number("error", 1e-6, 1e6, 0.1)}};
     case pyramid:
       return {PyramidBudget{amount}};
     case profile:
@@ -58,13 +63,19 @@ inline void read_prompt_score(const Spec& spec, AnyZeroMerge& policy) {
     if (!amount.is_share)
       fail("policy '", spec.text(), "': ", key, " must be a share of what is kept, as in 50%");
     if (amount.value == 0.0) return;
-    if (policy.prompt_score.choice.index() != 0)
+    if (!std::holds_alternative<NoPromptScore>(policy.prompt_score.choice))
       fail("policy '", spec.text(), "': ", key, " is the second score of whole prompts; use one of them");
     policy.prompt_score.choice = score;
     policy.prompt_share = amount.value;
   };
   read("replay", Replay{});
   read("second", SecondReadingScore{});
+  read("window", WindowAttention{});
+  read("far", FarMaximum{});
+  read("defensive", Defensive{});
+  read("expected", ExpectedAttention{});
+  read("keydiff", KeyDiff{});
+  policy.prompt_score.by_value_norm = spec.choice("norm", {"0", "1"}, 0) == 1;
 }
 
 inline DecayedAttention read_score(const Spec& spec, bool reference) {
@@ -77,13 +88,28 @@ inline DecayedAttention read_score(const Spec& spec, bool reference) {
 }
 
 inline AnyMerge read_merge(const Spec& spec, bool reference) {
-  if (spec.choice("merge", {"residual", "drop"}, 0) == 1) return {DropMerge{}};
+  const std::size_t kind = spec.choice("merge", {"residual", "drop", "nearest"}, 0);
+  if (kind == 1) return {DropMerge{}};
+  if (kind == 2) return {NearestValueMerge{}};
   ResidualMerge::Params p;
+  p.clusters = spec.choice("groups", {"arrival", "clusters"}, 0) == 1;
   p.residual = spec.amount("residual", count(1));
   p.alpha = static_cast<float>(spec.number("alpha", 0.0, 100.0, reference ? 1.0 : 0.6));
   p.metric =
       spec.choice("metric", {"dot", "l2"}, 0) == 0 ? ResidualMerge::Metric::dot : ResidualMerge::Metric::l2;
   return {ResidualMerge(p)};
+}
+
+// Throws Error if the budget is a count with which no head can do.
+template <class P>
+void check_count(const P& policy) {
+  const Amount amount = std::visit(
+      [](const auto& budget) {
+        if constexpr (requires { budget.amount; }) return budget.amount;
+        return Amount{};
+      },
+      policy.budget.choice);
+  if (!amount.is_share) (void)divide(policy, amount.of(0));
 }
 
 inline AnyZeroMerge read_zeromerge(const Spec& spec) {
@@ -98,6 +124,7 @@ inline AnyZeroMerge read_zeromerge(const Spec& spec) {
   policy.prompt_share = 0.0;
   read_prompt_score(spec, policy);
   policy.refit.references = spec.whole("refit", 0, 0);
+  policy.gated = spec.choice("gate", {"0", "1"}, 0) == 1;
   policy.refit.ridge = static_cast<float>(spec.number("ridge", 1e-6, 1e6, 0.1));
   if (reference && (policy.rates_prompts() || policy.refit.references != 0 || policy.areas.block != 1))
     fail("policy '", spec.text(),
@@ -105,22 +132,28 @@ inline AnyZeroMerge read_zeromerge(const Spec& spec) {
          "reference=1");
   if (reference && policy.areas.sinks != 0)
     fail("policy '", spec.text(), "': the reference has no sinks; leave sinks out with reference=1");
-  const Amount amount = std::visit(
-      [](const auto& budget) {
-        if constexpr (requires { budget.amount; }) return budget.amount;
-        return Amount{};
-      },
-      policy.budget.choice);
-  if (!amount.is_share) (void)divide(policy, amount.of(0));
+  check_count(policy);
+  return policy;
+}
+
+// StreamingLLM: the first tokens and the newest.
+inline AnyStreaming read_streaming(const Spec& spec) {
+  spec.allow_only({"budget", "sinks", "least", "storage", "keys", "values"});
+  AnyStreaming policy{{}, read_budget(spec), {}};
+  policy.areas.recent = count(2);
+  policy.areas.sinks = spec.whole("sinks", 0, 4);
+  policy.areas.least = spec.whole("least", 0, 32);
+  check_count(policy);
   return policy;
 }
 
 // Throws Error if the spec has another key than these.
 inline void allow_policy_keys(const Spec& spec) {
-  spec.allow_only({"budget",     "tail",    "sinks",     "residual", "alpha", "decay",  "score",
-                   "importance", "heads",   "profile",   "floor",    "merge", "update", "metric",
-                   "least",      "bounded", "reference", "storage",  "keys",  "values", "replay",
-                   "refit",      "ridge",   "second",    "first",    "evict"});
+  spec.allow_only({"budget",     "tail",     "sinks",     "residual", "alpha", "decay",  "score",
+                   "importance", "heads",    "profile",   "floor",    "merge", "update", "metric",
+                   "least",      "bounded",  "reference", "storage",  "keys",  "values", "replay",
+                   "refit",      "ridge",    "second",    "first",    "evict", "window", "far",
+                   "defensive",  "expected", "keydiff",   "norm",     "error", "gate",   "groups"});
 }
 
 // storage= for both, keys= and values= apart.

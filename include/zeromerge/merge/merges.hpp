@@ -8,12 +8,28 @@
 #include <cstddef>
 #include <span>
 #include <variant>
+#include <vector>
 
 #include "zeromerge/budget/amount.hpp"
 #include "zeromerge/core/geometry.hpp"
+#include "zeromerge/merge/key_clusters.hpp"
+#include "zeromerge/merge/nearest_value.hpp"
 #include "zeromerge/storage/head.hpp"
 
 namespace zeromerge {
+
+// Neighbours in the order of arrival; the first (slots mod count) groups are one longer. None is empty.
+inline std::vector<std::vector<std::size_t>> contiguous_groups(std::span<const std::size_t> slots,
+                                                               std::size_t count) {
+  std::vector<std::vector<std::size_t>> groups;
+  for (std::size_t g = 0, at = 0; g < std::min(count, slots.size()); ++g) {
+    const std::size_t length = slots.size() / count + (g < slots.size() % count ? 1 : 0);
+    const auto group = slots.subspan(at, length);
+    groups.emplace_back(group.begin(), group.end());
+    at += length;
+  }
+  return groups;
+}
 
 // They are gone.
 struct DropMerge {
@@ -36,6 +52,7 @@ class ResidualMerge {
     float alpha = 0.6f;  // the paper's runs; the reference code's default is 1
     Metric metric = Metric::dot;  // which residual entry takes a leaver: the largest dot product or the least
                                   // distance of keys
+    bool clusters = false;        // at the end of a prompt: groups of near keys, else of neighbours in time
   };
 
   ResidualMerge() = default;
@@ -49,6 +66,13 @@ class ResidualMerge {
   // Residual entries of a head that has `competed` entries beside the recent ones.
   std::size_t residuals(std::size_t competed) const noexcept {
     return std::max<std::size_t>(1, params_.residual.of(competed));
+  }
+
+  // Who is merged with whom at the end of a prompt: at most `count` groups of these slots.
+  template <class H>
+  std::vector<std::vector<std::size_t>> groups(const H& head, std::span<const std::size_t> leavers,
+                                               std::size_t count) const {
+    return params_.clusters ? key_clusters(head, leavers, count) : contiguous_groups(leavers, count);
   }
 
   // Folds slot `from` into the best matching of the `count` residual entries that start at slot `first`.
@@ -151,12 +175,20 @@ class ResidualMerge {
   Params params_;
 };
 
-// Either, chosen at run time; asked once per evicted entry.
+// Any of them, chosen at run time; asked once per evicted entry.
 struct AnyMerge {
-  std::variant<DropMerge, ResidualMerge> choice;
-  bool keeps_mass() const noexcept { return choice.index() == 1; }
+  std::variant<DropMerge, ResidualMerge, NearestValueMerge> choice;
+  bool keeps_mass() const noexcept {
+    return std::visit([](const auto& merge) { return merge.keeps_mass(); }, choice);
+  }
   std::size_t residuals(std::size_t competed) const noexcept {
     return std::visit([&](const auto& merge) { return merge.residuals(competed); }, choice);
+  }
+  template <class H>
+  std::vector<std::vector<std::size_t>> groups(const H& head, std::span<const std::size_t> leavers,
+                                               std::size_t count) const {
+    const auto* residual = std::get_if<ResidualMerge>(&choice);
+    return residual != nullptr ? residual->groups(head, leavers, count) : contiguous_groups(leavers, count);
   }
   template <class H, class S>
   void fold(H& head, std::size_t from, std::size_t first, std::size_t count, const S& score) const noexcept {
@@ -166,6 +198,10 @@ struct AnyMerge {
   void fold_group(const H& source, std::span<const std::size_t> slots, H& target, std::size_t to,
                   const S& score) const noexcept {
     std::visit([&](const auto& merge) { merge.fold_group(source, slots, target, to, score); }, choice);
+  }
+  template <class H>
+  void absorb(const H& source, std::span<const std::size_t> leavers, H& target) const {
+    if (const auto* merge = std::get_if<NearestValueMerge>(&choice)) merge->absorb(source, leavers, target);
   }
 };
 

@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstddef>
 #include <span>
-#include <vector>
 
 #include "zeromerge/core/geometry.hpp"
 #include "zeromerge/kernels/kernels.hpp"
@@ -22,25 +21,29 @@ struct KeyDiff {
 
   template <class H>
   Ratings rate(const PromptView<H>& view) const {
-    return rate_heads(view, [&](std::size_t h, std::span<float> importance) {
-      const H& head = view.heads[h];
-      // The mean's length does not matter to a cosine, so the sum of the unit keys stands for it.
-      float row[kMaxHeadDim];
-      float sum[kMaxHeadDim] = {};
-      std::vector<float> length(importance.size());
-      for (std::size_t j = 0; j < importance.size(); ++j) {
-        head.read_key(j, row);
-        length[j] = std::sqrt(kernels::dot(row, row, head.head_dim()));
-        if (length[j] > 0.0f)
-          for (std::size_t d = 0; d < head.head_dim(); ++d) sum[d] += row[d] / length[j];
-      }
-      const float whole = std::sqrt(kernels::dot(sum, sum, head.head_dim()));
-      for (std::size_t j = 0; j < importance.size(); ++j) {
-        head.read_key(j, row);
-        const float lengths = length[j] * whole;
-        importance[j] = lengths > 0.0f ? -kernels::dot(row, sum, head.head_dim()) / lengths : 0.0f;
-      }
-    });
+    return rate_heads(
+        view, [&](std::size_t h, std::span<float> importance) { rate_head(view.heads[h], importance); });
+  }
+
+  // The same for the entries of one head, without taking memory.
+  template <class H>
+  void rate_head(const H& head, std::span<float> importance) const noexcept {
+    // The mean's length does not matter to a cosine, so the sum of the unit keys stands for it.
+    float row[kMaxHeadDim];
+    float sum[kMaxHeadDim] = {};
+    for (std::size_t j = 0; j < importance.size(); ++j) {
+      head.read_key(j, row);
+      const float length = std::sqrt(kernels::dot(row, row, head.head_dim()));
+      importance[j] = length;
+      if (length > 0.0f)
+        for (std::size_t d = 0; d < head.head_dim(); ++d) sum[d] += row[d] / length;
+    }
+    const float whole = std::sqrt(kernels::dot(sum, sum, head.head_dim()));
+    for (std::size_t j = 0; j < importance.size(); ++j) {
+      head.read_key(j, row);
+      const float lengths = importance[j] * whole;
+      importance[j] = lengths > 0.0f ? -kernels::dot(row, sum, head.head_dim()) / lengths : 0.0f;
+    }
   }
 };
 

@@ -33,8 +33,9 @@ struct PromptView {
 // running score decides.
 using Ratings = std::vector<std::vector<float>>;
 
-// What the cache asks of a prompt score. One that changes with what is decoded and needs no queries may say
-// so by rates_in_decode(): blockwise eviction then asks it again.
+// What the cache asks of a prompt score. One that can be asked again while tokens are decoded has besides:
+// rates_in_decode(), true, and rate_head(head, importance), which takes no memory. It is asked whenever
+// tokens leave, and what it says stands in place of the running score.
 template <class S>
 concept PromptScore = requires(const S& s, const PromptView<Head<float>>& view) {
   { s.needs_queries() } -> std::convertible_to<bool>;

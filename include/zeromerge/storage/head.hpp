@@ -161,8 +161,9 @@ class Head {
     position_.swap(other.position_);
   }
 
-  // An empty head of the same kind.
-  Head sibling() const { return Head(head_dim_, fields_, ledger_, key_type_, value_type_); }
+  // An empty head of the same kind, whose bytes count in the same ledger or in another.
+  Head sibling() const { return sibling(ledger_); }
+  Head sibling(ByteLedger* ledger) const { return Head(head_dim_, fields_, ledger, key_type_, value_type_); }
 
  private:
   static float* floats(const Block& block) noexcept { return reinterpret_cast<float*>(block.data()); }
