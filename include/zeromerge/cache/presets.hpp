@@ -3,6 +3,8 @@
 // clang-format off
 //   full                     everything is kept
 //     storage=f32|f16|bf16|q8|q4       or keys= and values= apart                     f16
+//   streaming                StreamingLLM (arXiv 2309.17453): the first tokens and the newest
+//     budget= sinks= least= storage= keys= values=   as below
 //   zeromerge                ZeroMerge (arXiv 2503.10714) with residual entries of its own and sinks that stay
 //     budget=5% | 410                  entries per head: a share of the tokens seen   5%
 //                                      or a count
@@ -10,32 +12,61 @@
 //     sinks=4                          the first tokens, always kept                  4
 //     residual=1 | 10%                 merged entries per head, a count or a share    1
 //     alpha=0.6                        a merged entry's logit gets alpha * ln(mass)   0.6
+//     groups=arrival|clusters          merged at a prompt's end: neighbours in time,  arrival
+//                                      or near keys
 //     decay=0.98                       of a score per query                           0.98 (importance=mean: 1)
 //     score=tail|exact                 prompt rows that count: all but 1e-4 of the    tail
 //                                      sum, or all
 //     importance=decayed|mean          the decayed sum, or per query that could see   decayed
-//                                      the entry
-//     heads=uniform|adaptive|profile   who gets how many (profile= names the file)    uniform
-//     floor=20%                        what every head gets at least, of the uniform  20% adaptive,
-//                                      capacity                                       25% profile
-//     merge=residual|drop              what happens to the rest                       residual
+//                                      the entry (with a decay: bias-corrected)
+//     heads=uniform|adaptive|profile|two-stage|global|pyramid|error                   uniform
+//                                      who gets how many, see below
+//     floor=20%                        what every head gets at least, of the uniform  20% adaptive, 25%
+//                                      capacity                                       profile, 0% global
+//     first=30%                        two-stage: kept by the running score           30%
+//     error=0.1                        heads=error: of the output, relative           0.1
+//     merge=residual|drop|nearest      what happens to the rest; nearest: its values  residual
+//                                      go to the kept entries with the nearest keys
+//     gate=0|1                         merge only in heads where that is measured to  0
+//                                      help (asks reference queries)
 //     update=max|sum                   the score of a merged entry                    max
 //     metric=dot|l2                    which residual entry takes a leaver            dot
 //     least=32                         a share budget never asks a head to do with    32
 //                                      fewer
 //     bounded=0|1                      compress after every chunk of a prompt         0
-//     replay=0%                        of what is kept beside the first and last      0%
-//                                      tokens, chosen by replay; needs the model's
-//                                      RoPE, as does refit
+//     evict=16                         decoded tokens after which as many leave       1
+//     replay=50% window= far= defensive= expected= keydiff= second=
+//                                      one of these: of what a prompt leaves beside   none
+//                                      its first and last tokens, chosen by a score
+//                                      of whole prompts, see score/
+//     norm=0|1                         that score times the length of the value       0
 //     refit=0 | 256                    values fitted after the prompt to so many      0
 //                                      tokens' queries
 //     ridge=0.1                        how strongly they stay where they are          0.1
 //     reference=0|1                    the reference code to the letter; its own defaults: tail=10%, alpha=1,
 //                                      no sinks, exact scores, f32
 //     storage= keys= values=           as for full                                    f16
-//   h2o                      H2O (arXiv 2306.14048): attention added up over all queries, half of the budget for
-//                            the last tokens, the rest dropped. zeromerge with decay=1, score=exact, tail=50%,
-//                            sinks=0, merge=drop unless told otherwise
+//
+//   heads=     uniform    all alike
+//              adaptive   the heads of a layer compete (AdaKV)
+//              profile    a measured table (profile= names the file)
+//              two-stage  first= of the uniform capacity by the running score, the rest to the entries ranked
+//                         highest over all heads and layers
+//              global     one ranking over all heads and layers, above the floor
+//              pyramid    more in the first layers than in the last (PyramidKV)
+//              error      as few as keep a head's output within error=; budget= is not used
+//
+// Presets that are zeromerge with other defaults, all of whose keys they take (cache/preset_table.hpp):
+//   h2o         arXiv 2306.14048: attention added up over all queries, half of the budget for the last tokens
+//   snapkv      arXiv 2404.14469: what the last 32 tokens look at, pooled
+//   pyramidkv   arXiv 2406.02069: the same with a pyramid over the layers
+//   adakv       arXiv 2407.11550: the same with the heads of a layer competing
+//   keydiff     arXiv 2504.15364: keys unlike the others; also in decode, in blocks of 16
+//   expected    arXiv 2510.00636: attention that queries like the prompt's will pay; heads compete
+//   defensive   arXiv 2510.13334: the worst case over the last 32 tokens; heads compete
+//   kvzip       arXiv 2505.23416: what a second reading of the prompt needs; the engine has to feed it again
+//   best        what was measured to be the best: two-stage heads by replay, or a profile if one is given, values
+//               refitted, in 4 bits
 // clang-format on
 #pragma once
 
