@@ -1,6 +1,7 @@
 // Who leaves: at the end of a prompt (compress) and for decoded tokens (evict).
 //
-// Slots of a head: sinks | residual | context | recent. While a head grows, slots follow the order of
+// Slots of a head: sinks | residual | rated | context | recent. Rated entries were chosen by a score of whole
+// prompts that lasts; they do not compete in decode. While a head grows, slots follow the order of
 // arrival. Once it is full the recent area is a ring: the oldest takes the place of the entry that leaves,
 // the new token takes the oldest's place.
 //
@@ -28,6 +29,7 @@ namespace zeromerge {
 struct HeadState {
   Division division;
   std::size_t residuals = 0;  // merged entries that exist, behind the sinks
+  std::size_t rated = 0;      // behind these: chosen by a score of whole prompts that lasts
   std::size_t ring_next = 0;  // the ring's oldest place
   bool ring = false;  // the ring has turned: slots of the recent area are no longer in order of arrival
 
@@ -94,10 +96,22 @@ void compress(const P& policy, const M& merge, const H& head, HeadState& state, 
   const Division& d = state.division;
   const std::size_t first = d.sinks + state.residuals;
   const std::size_t last = head.size() - d.recent;
-  auto context = detail::best_slots(policy, head, first, last, d.context(), d.by_prompt, tokens, ratings);
-  std::vector<char> kept(head.size(), 0);
-  for (const std::size_t slot : context) kept[slot] = 1;
+  const bool stays = policy.rates_prompts() && lasts(policy.prompt_score);
+  const std::size_t rated = stays ? std::min(state.rated, d.by_prompt) : 0;
+  auto context = detail::best_slots(policy, head, first + rated, last, d.context() - rated,
+                                    d.by_prompt - rated, tokens, ratings);
+  std::vector<std::size_t> chosen(rated);  // by the score of whole prompts, now or before
+  std::iota(chosen.begin(), chosen.end(), first);
+  if (stays && !ratings.empty()) {
+    const auto from = context.end() - static_cast<std::ptrdiff_t>(d.by_prompt - rated);
+    chosen.insert(chosen.end(), from, context.end());
+    context.erase(from, context.end());
+    std::sort(chosen.begin(), chosen.end());
+  }
   if (!policy.areas.as_reference) std::sort(context.begin(), context.end());
+  std::vector<char> kept(head.size(), 0);
+  for (const auto* slots : {&chosen, &context})
+    for (const std::size_t slot : *slots) kept[slot] = 1;
 
   std::size_t to = 0;
   for (; to < first; ++to) target.copy(head, to, to);
@@ -114,7 +128,9 @@ void compress(const P& policy, const M& merge, const H& head, HeadState& state, 
   }
   to = target.size();
   state.residuals = to - d.sinks;
-  for (const std::size_t slot : context) target.copy(head, slot, to++);
+  state.rated = chosen.size();
+  for (const auto* slots : {&chosen, &context})
+    for (const std::size_t slot : *slots) target.copy(head, slot, to++);
   for (std::size_t slot = last; slot < head.size(); ++slot) target.copy(head, slot, to++);
   target.set_size(to);
   if constexpr (requires { merge.absorb(head, std::span<const std::size_t>(leavers), target); })
@@ -176,13 +192,14 @@ void evict(const P& policy, H& head, HeadState& state, std::size_t tokens) noexc
   if constexpr (requires { policy.prompt_score.rate_head(head, std::span<float>{}); })
     if (policy.rates_prompts() && policy.prompt_score.rates_in_decode())
       policy.prompt_score.rate_head(head, std::span<float>(head.score(), head.size()));
-  const std::size_t first = d.sinks + state.residuals;
+  const std::size_t first = d.sinks + state.residuals + state.rated;
   const std::size_t newest = head.size() - policy.areas.block;  // the first of the new ones
   const std::size_t places = state.ring_places(reference);
   const std::size_t ring = newest - places;
   for (std::size_t i = 0; i < policy.areas.block; ++i) {
     const std::size_t oldest = ring + state.ring_next;
-    std::size_t victim = detail::least_important(policy, head, first, ring, tokens);
+    std::size_t victim = oldest;
+    if (first < ring) victim = detail::least_important(policy, head, first, ring, tokens);
     if (!reference && detail::importance_of(policy, head, oldest, tokens) <
                           detail::importance_of(policy, head, victim, tokens))
       victim = oldest;

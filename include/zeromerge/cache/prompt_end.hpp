@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <optional>
 #include <span>
 #include <utility>
@@ -67,22 +68,35 @@ std::vector<float> running_importance(const P& policy, const H& head, std::size_
   return all;
 }
 
-// The values of those entries that a head of `first` entries, filled by the running score, leaves over.
+// The values of those entries that a head of `first` entries, filled by the running score, leaves over. Those
+// that an earlier prompt's rating chose for good rank above all others.
 template <class P, class H>
 std::vector<float> left_over(const P& policy, const H& head, const HeadState& state, const Stages& stages,
                              std::size_t tokens, std::span<const float> values) {
   const Division d = division_of(policy, stages.mean);
-  const std::size_t from = d.sinks + state.residuals;
+  const std::size_t rated = lasts(policy.prompt_score) ? state.rated : 0;
+  const std::size_t from = d.sinks + state.residuals + rated;
   if (head.size() <= stages.first || head.size() < from + d.recent) return {};
   const std::size_t to = head.size() - d.recent;
   const std::size_t keep = std::min(to - from, stages.first - d.sinks - d.residual - d.recent - d.slack);
   const auto kept = best_slots(policy, head, from, to, keep, 0, tokens, {});
   std::vector<char> taken(head.size(), 0);
   for (const std::size_t slot : kept) taken[slot] = 1;
-  std::vector<float> rest;
+  std::vector<float> rest(rated, std::numeric_limits<float>::infinity());
   for (std::size_t j = from; j < to; ++j)
-    if (!taken[j]) rest.push_back(values[j]);
+    if (!taken[j]) rest.push_back(values.empty() ? 0.0f : values[j]);
   return rest;
+}
+
+// Whether nothing has to leave, so that nobody need be rated.
+template <class P, class H>
+bool everything_fits(const PromptLayer<P, H>& layer, const BudgetQuery& query) {
+  if (target_error(layer.policy.budget) > 0.0) return false;
+  const auto stages = stages_of(layer.policy.budget, query);
+  const auto capacities = layer.policy.budget.capacities(query);
+  for (std::size_t h = 0; h < layer.heads.size(); ++h)
+    if (layer.heads[h].size() > (stages ? stages->mean : capacities[h])) return false;
+  return true;
 }
 
 // Reference tokens by whose queries what is left out is measured.
@@ -176,10 +190,11 @@ template <class P, class H>
 PromptRatings rate_prompt(const PromptLayer<P, H>& layer) {
   const P& policy = layer.policy;
   PromptRatings ratings;
-  if (policy.rates_prompts()) ratings.by_prompt = policy.prompt_score.rate(layer.view);
+  const BudgetQuery query = budget_query(policy, layer.index, layer.heads.size(), layer.view.tokens);
+  if (policy.rates_prompts() && !everything_fits(layer, query))
+    ratings.by_prompt = policy.prompt_score.rate(layer.view);
   ratings.within_error = capacities_within(layer, ratings.by_prompt, needed_capacity(policy));
   if (!policy.budget.needs_importance) return ratings;
-  const BudgetQuery query = budget_query(policy, layer.index, layer.heads.size(), layer.view.tokens);
   const auto stages = stages_of(policy.budget, query);
   const bool by_prompt = !ratings.by_prompt.empty() && (stages || policy.prompt_share >= 1.0);
   ratings.for_budget.resize(layer.heads.size());

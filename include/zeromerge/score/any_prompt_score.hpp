@@ -28,6 +28,9 @@ struct AnyPromptScore {
   bool needs_rope() const noexcept {
     return std::visit([](const auto& score) { return score.needs_rope(); }, choice);
   }
+  bool lasts() const noexcept {
+    return std::visit([](const auto& score) { return zeromerge::lasts(score); }, choice);
+  }
   template <class H>
   Ratings rate(const PromptView<H>& view) const {
     Ratings ratings = std::visit([&](const auto& score) { return score.rate(view); }, choice);

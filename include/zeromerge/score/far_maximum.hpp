@@ -22,6 +22,7 @@ struct FarMaximum {
 
   bool needs_queries() const noexcept { return true; }
   bool needs_rope() const noexcept { return false; }
+  bool lasts() const noexcept { return true; }
 
   // The work of a head is dealt to kParts items, whose maxima do not depend on threads.
   template <class H>

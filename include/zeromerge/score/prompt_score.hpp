@@ -33,15 +33,27 @@ struct PromptView {
 // running score decides.
 using Ratings = std::vector<std::vector<float>>;
 
-// What the cache asks of a prompt score. One that can be asked again while tokens are decoded has besides:
-// rates_in_decode(), true, and rate_head(head, importance), which takes no memory. It is asked whenever
-// tokens leave, and what it says stands in place of the running score.
+// What the cache asks of a prompt score. Optional:
+//   lasts()            true: what it chose stays, for it is about any future query; a later prompt only adds,
+//                      and decoded tokens compete with what the running score chose. Otherwise every prompt
+//                      rates everything anew and all entries compete in decode.
+//   rates_in_decode()  true: it can be asked again while tokens are decoded; rate_head(head, importance),
+//                      which takes no memory, is then asked whenever tokens leave, and what it says stands in
+//                      place of the running score.
 template <class S>
 concept PromptScore = requires(const S& s, const PromptView<Head<float>>& view) {
   { s.needs_queries() } -> std::convertible_to<bool>;
   { s.needs_rope() } -> std::convertible_to<bool>;
   { s.rate(view) } -> std::same_as<Ratings>;
 };
+
+template <class S>
+bool lasts(const S& score) noexcept {
+  if constexpr (requires { score.lasts(); })
+    return score.lasts();
+  else
+    return false;
+}
 
 // None: the running score decides alone.
 struct NoPromptScore {

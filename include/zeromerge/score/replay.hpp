@@ -111,6 +111,7 @@ class ReplayPass {
 struct Replay {
   bool needs_queries() const noexcept { return true; }
   bool needs_rope() const noexcept { return true; }
+  bool lasts() const noexcept { return true; }
   template <class H>
   Ratings rate(const PromptView<H>& view) const {
     if (view.queries.tokens() == 0) return {};

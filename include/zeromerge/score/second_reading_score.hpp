@@ -14,17 +14,20 @@ namespace zeromerge {
 struct SecondReadingScore {
   bool needs_queries() const noexcept { return false; }
   bool needs_rope() const noexcept { return false; }
+  bool lasts() const noexcept { return true; }
 
-  // Throws Error unless there has been a reading.
+  // Throws Error unless there has been a reading; of what an earlier prompt left nothing new need be read.
   template <class H>
   Ratings rate(const PromptView<H>& view) const {
     std::size_t entries = 0;
     for (const H& head : view.heads) entries += head.size();
+    if (view.second.empty() && entries != view.tokens * view.heads.size()) return {};
     if (view.second.size() != entries)
       fail(
           "second reading: the policy needs one and there was none of this prompt; feed the context again "
           "between begin_second_reading and end_second_reading, or use replay, which needs none");
-    const std::size_t n = entries / view.heads.size();  // of a head, all alike before the prompt has ended
+    const std::size_t n =
+        entries / view.heads.size();  // of a head; all alike, for nothing has been compressed
     return rate_heads(view, [&](std::size_t h, std::span<float> importance) {
       const auto from = view.second.begin() + static_cast<std::ptrdiff_t>(h * n);
       std::copy(from, from + static_cast<std::ptrdiff_t>(n), importance.begin());
