@@ -48,15 +48,36 @@ bool set_policy(const char* spec, char* error, size_t error_size) {
 
 void set_reclaim(bool on) { Settings::get().set_reclaim(on); }
 
-bool finish_prompt() {
+// False: it failed, and the last error says why.
+template <class Work>
+bool with_hosts(const Work& work) {
   const std::lock_guard lock(hosts_mutex);
   try {
-    for (Host* host : hosts) host->finish_prompt();
+    work();
     return true;
   } catch (const std::exception& e) {
     Settings::get().set_error(e.what());
     return false;
   }
+}
+
+bool finish_prompt() {
+  return with_hosts([] {
+    for (Host* host : hosts) host->finish_prompt();
+  });
+}
+
+bool checkpoint() {
+  return with_hosts([] {
+    for (Host* host : hosts) host->checkpoint();
+  });
+}
+
+bool rollback() {
+  return with_hosts([] {
+    for (const Host* host : hosts) host->require_checkpoint();
+    for (Host* host : hosts) host->rollback();
+  });
 }
 
 void get_statistics(zeromerge_statistics* statistics) { *statistics = read_statistics(); }
@@ -174,6 +195,8 @@ void* reg_function(ggml_backend_reg_t, const char* name) {
   if (is("zeromerge_set_policy")) return reinterpret_cast<void*>(set_policy);
   if (is("zeromerge_set_reclaim")) return reinterpret_cast<void*>(set_reclaim);
   if (is("zeromerge_finish_prompt")) return reinterpret_cast<void*>(finish_prompt);
+  if (is("zeromerge_checkpoint")) return reinterpret_cast<void*>(checkpoint);
+  if (is("zeromerge_rollback")) return reinterpret_cast<void*>(rollback);
   if (is("zeromerge_get_statistics")) return reinterpret_cast<void*>(get_statistics);
   if (is("zeromerge_reset_statistics")) return reinterpret_cast<void*>(reset_statistics);
   if (is("zeromerge_last_error")) return reinterpret_cast<void*>(last_error);

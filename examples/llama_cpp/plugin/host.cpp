@@ -261,10 +261,31 @@ bool Host::attend_stateless(ggml_cgraph* graph, int node) {
   return true;
 }
 
+template <class Visit>
+void Host::each_stream(const Visit& visit) const {
+  for (const auto& [data, layer] : layers_)
+    for (const auto& stream : layer.streams)
+      if (stream) visit(*stream);
+}
+
 void Host::finish_prompt() {
-  for (auto& [data, layer] : layers_)
-    for (auto& stream : layer.streams)
-      if (stream) stream->finish_prompt();
+  each_stream([](Stream& stream) { stream.finish_prompt(); });
+}
+
+void Host::checkpoint() {
+  each_stream([](Stream& stream) { stream.checkpoint(); });
+  checkpoint_watch_ = watch_;
+}
+
+void Host::require_checkpoint() const {
+  each_stream([](const Stream& stream) { stream.require_checkpoint(); });
+}
+
+// What was known of the cells returns too: if the engine has written to those that the checkpoint stands for,
+// it shows at the next call.
+void Host::rollback() {
+  each_stream([](Stream& stream) { stream.rollback(); });
+  watch_ = checkpoint_watch_;
 }
 
 void Host::count(zeromerge_statistics& statistics) const {
