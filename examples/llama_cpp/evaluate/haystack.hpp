@@ -45,9 +45,9 @@ inline std::vector<Needle> draw_needles(Random& random, std::size_t count) {
   return needles;
 }
 
-// Places at which a sentence or a line has ended, rising; the beginning and the end are among them.
+// Places at which a sentence or a line has ended, rising; the end of the text is one.
 inline std::vector<std::size_t> sentence_ends(std::string_view text) {
-  std::vector<std::size_t> ends{0};
+  std::vector<std::size_t> ends;
   for (std::size_t i = 1; i < text.size(); ++i) {
     const bool stop = text[i - 1] == '.' || text[i - 1] == '!' || text[i - 1] == '?';
     if (text[i] == '\n' || (stop && std::isspace(static_cast<unsigned char>(text[i])) != 0))
@@ -72,7 +72,7 @@ inline std::string with_needles(std::string_view text, const std::vector<Needle>
         after != ends.begin() && depth - *(after - 1) < *after - depth ? *(after - 1) : *after;
     const std::size_t place = std::max(end, copied);
     all += text.substr(copied, place - copied);
-    all += (all.empty() ? "" : " ") + needles[i].sentence();
+    all += " " + needles[i].sentence();
     copied = place;
   }
   all += text.substr(copied);

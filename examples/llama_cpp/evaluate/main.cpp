@@ -4,6 +4,7 @@
 #include "evaluate/continuation.hpp"
 #include "evaluate/needles.hpp"
 #include "evaluate/report.hpp"
+#include "evaluate/scbench.hpp"
 #include "generate/program.hpp"
 
 namespace {
@@ -22,6 +23,7 @@ int run(int argc, char** argv) {
       evaluate::measure_needles(options, findings, changed);
       break;
     case evaluate::Measure::scbench:
+      evaluate::measure_scbench(options, findings, changed);
       break;
   }
   evaluate::print_table(std::cout, options, findings);

@@ -61,7 +61,8 @@ Findings read_findings(const Options& options) {
     findings.settings.update(stored);
     findings.rows = j.at("rows").get<json::array_t>();
     findings.floor = j.at("floor").get<json::array_t>();
-    for (const json& row : findings.rows) (void)row.at("task").get<std::string>();
+    for (const json* rows : {&findings.rows, &findings.floor})
+      for (const json& row : *rows) (void)row.at("task").get<std::string>();
     return findings;
   } catch (const json::exception& error) {
     throw generate::UsageError("--json: " + path.string() + " is no file of this program's (" + error.what() +
@@ -123,11 +124,30 @@ void print_needles(std::ostream& out, const Options& options, const Findings& fi
          s.counted, asked == "in" ? "in the prompt" : "after the prompt was compressed");
 }
 
+void print_scbench(std::ostream& out, const Findings& findings) {
+  line(out, "%-14s %-20s %-36s %6s %8s %6s %8s %8s %6s", "mode", "kind", "policy", "budget", "entries",
+       "turn", "score", "NLL", "more");
+  for (const json* rows : {&findings.floor, &findings.rows})
+    for (const json& row : *rows) {
+      if (row["task"] != "scbench") continue;
+      const auto text = [&](const char* name) { return row[name].get<std::string>(); };
+      const double nll = row["answer_nll"], full = row["answer_nll_full"];
+      line(out, "%-14s %-20s %-36s %6s %8zu %6s %8.3f %8.3f %+6.2f", text("mode").c_str(),
+           text("kind").c_str(), text("policy").c_str(), text("budget").c_str(),
+           row["entries"].get<std::size_t>(), text("turn").c_str(), row["score"].get<double>(), nll,
+           nll - full);
+    }
+  line(out,
+       "Scores are means over answers. NLL: of a token of the right answer, and how much more it is than the "
+       "full cache's.");
+}
+
 }  // namespace
 
 void print_table(std::ostream& out, const Options& options, const Findings& findings) {
   if (options.task == Measure::continuation) print_continuation(out, options, findings);
   if (options.task == Measure::needles) print_needles(out, options, findings);
+  if (options.task == Measure::scbench) print_scbench(out, findings);
 }
 
 }  // namespace evaluate

@@ -17,7 +17,7 @@ namespace {
 using nlohmann::json;
 
 // An answer may be this many tokens longer than the right one: a blank, a word before it.
-constexpr std::size_t kSlack = 4;
+constexpr std::size_t kSlack = 2;
 
 // A session that can go back to where it was told to remember, the plug-in's caches with it.
 class Reader {
@@ -54,24 +54,36 @@ std::string say(Session& session, const Model& model, std::size_t most) {
   return text;
 }
 
-// The mean over the answer's tokens, of which all but the last are fed.
-double follow(Session& session, const Tokens& answer) {
-  double sum = 0.0;
+// Along an answer, of which all but the last token are fed.
+struct Followed {
+  double nll = 0.0;       // mean over its tokens
+  bool is_greedy = true;  // each of them was the likeliest
+};
+
+Followed follow(Session& session, const Tokens& answer) {
+  Followed f;
   for (std::size_t i = 0; i < answer.size(); ++i) {
     if (i > 0) step(session, answer[i - 1]);
-    sum += nll(session.logits(), answer[i]);
+    f.nll += nll(session.logits(), answer[i]) / static_cast<double>(answer.size());
+    f.is_greedy = f.is_greedy && argmax(session.logits()) == answer[i];
   }
-  if (std::isnan(sum)) throw std::runtime_error("the run's logits are not finite");
-  return sum / static_cast<double>(std::max<std::size_t>(answer.size(), 1));
+  if (std::isnan(f.nll)) throw std::runtime_error("the run's logits are not finite");
+  return f;
 }
 
-// From the place that is remembered; ends behind the right answer, less its last token.
+// From the place that is remembered. What would be said is known already where it is the right answer.
 json answer(Reader& reader, const Model& model, const Question& q) {
   reader.session.feed_all(q.question);
-  const std::string text = say(reader.session, model, q.answer.size() + kSlack);
-  reader.go_back();
-  reader.session.feed_all(q.question);
-  return {{"text", text}, {"nll", follow(reader.session, q.answer)}};
+  const Followed f = follow(reader.session, q.answer);
+  std::string text;
+  if (f.is_greedy) {
+    for (const llama_token token : q.answer) text += model.piece(token);
+  } else {
+    reader.go_back();
+    reader.session.feed_all(q.question);
+    text = say(reader.session, model, q.answer.size() + kSlack);
+  }
+  return {{"text", text}, {"nll", f.nll}};
 }
 
 json converse(const Conversation& conversation, const Model& model, const Job& job,
@@ -83,15 +95,14 @@ json converse(const Conversation& conversation, const Model& model, const Job& j
   json answers = json::array();
   for (std::size_t i = 0; i < conversation.questions.size(); ++i) {
     Question q = conversation.questions[i];
+    if (i > 0) reader.go_back();
     if (i > 0 && job.grows) {
-      Tokens next{conversation.questions[i - 1].answer.back()};
+      Tokens next = conversation.questions[i - 1].answer;
       next.insert(next.end(), q.question.begin(), q.question.end());
       reader.session.feed_all(next);
       if (plugin) plugin->finish_prompt();
       reader.remember();
       q.question.clear();
-    } else if (i > 0) {
-      reader.go_back();
     }
     answers.push_back(answer(reader, model, q));
     progress.update(++done);
@@ -107,7 +118,7 @@ json run_ask(const Job& job, const std::optional<Plugin>& plugin) {
     const Model model(job.model, /*vocabulary_only=*/false);
     std::size_t questions = 0, done = 0;
     for (const Conversation& c : job.conversations) questions += c.questions.size();
-    Progress progress(job.label, questions);
+    Progress progress(job.label, questions, "questions");
     json results = json::array();
     for (const Conversation& c : job.conversations)
       results.push_back(converse(c, model, job, plugin, progress, done));

@@ -1,4 +1,4 @@
-// Questions about contexts, each answered twice: greedily, and along the right answer.
+// Questions about contexts: what is said, greedily, and how likely the right answer is.
 #pragma once
 
 #include <nlohmann/json.hpp>
