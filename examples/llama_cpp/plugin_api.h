@@ -45,6 +45,14 @@ typedef bool (*zeromerge_finish_prompt_t)(void);
 // (llama_memory_seq_rm). False: see the last error.
 typedef bool (*zeromerge_begin_second_reading_t)(void);
 typedef bool (*zeromerge_end_second_reading_t)(void);
+// "zeromerge_checkpoint": every cache remembers what it holds, policy state included, in place of what it
+// remembered before; it is counted in kv_bytes. False: see the last error.
+typedef bool (*zeromerge_checkpoint_t)(void);
+// "zeromerge_rollback": every cache holds again what it remembered, any number of times. The engine must drop
+// its own tokens after that moment (llama_memory_seq_rm) before its next call, which then goes on from there.
+// False, with nothing changed: no checkpoint was taken, or a sequence was started anew, edited or read again
+// since; see the last error.
+typedef bool (*zeromerge_rollback_t)(void);
 // "zeromerge_get_statistics"
 typedef void (*zeromerge_get_statistics_t)(struct zeromerge_statistics* statistics);
 // "zeromerge_reset_statistics": counters to zero, the peak to what is held now.

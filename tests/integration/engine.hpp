@@ -131,6 +131,9 @@ class Engine {
 
   zeromerge_set_policy_t set_policy = nullptr;
   zeromerge_set_reclaim_t set_reclaim = nullptr;
+  zeromerge_finish_prompt_t finish_prompt = nullptr;
+  zeromerge_checkpoint_t checkpoint = nullptr;
+  zeromerge_rollback_t rollback = nullptr;
   zeromerge_get_statistics_t get_statistics = nullptr;
   zeromerge_reset_statistics_t reset_statistics = nullptr;
   zeromerge_last_error_t last_error = nullptr;
@@ -163,6 +166,9 @@ class Engine {
     };
     find(set_policy, "zeromerge_set_policy");
     find(set_reclaim, "zeromerge_set_reclaim");
+    find(finish_prompt, "zeromerge_finish_prompt");
+    find(checkpoint, "zeromerge_checkpoint");
+    find(rollback, "zeromerge_rollback");
     find(get_statistics, "zeromerge_get_statistics");
     find(reset_statistics, "zeromerge_reset_statistics");
     find(last_error, "zeromerge_last_error");

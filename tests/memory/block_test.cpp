@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -102,6 +103,22 @@ TEST(Block, WithoutALedgerItWorksTheSame) {
   fill(block, 0);
   block.resize(100);
   EXPECT_TRUE(holds(block, 100));
+}
+
+TEST(Block, IsCopiedByteForByteAndCounted) {
+  ByteLedger ledger;
+  for (const std::size_t bytes : {0u, 100u, 40000u, 3000000u}) {
+    Block block(&ledger);
+    block.resize(bytes);
+    for (std::size_t i = 0; i < block.bytes(); ++i) block.data()[i] = pattern(i);
+    Block copy(block);
+    EXPECT_EQ(copy.bytes(), block.bytes());
+    EXPECT_EQ(ledger.held(), 2 * block.bytes());
+    if (bytes == 0) continue;
+    EXPECT_NE(copy.data(), block.data());
+    EXPECT_EQ(std::memcmp(copy.data(), block.data(), block.bytes()), 0);
+  }
+  EXPECT_EQ(ledger.held(), 0u);
 }
 
 }  // namespace

@@ -3,21 +3,12 @@
 // nothing left out.
 #pragma once
 
-#include <functional>
-#include <vector>
-
+#include "evaluate/findings.hpp"
 #include "evaluate/options.hpp"
-#include "evaluate/summary.hpp"
 
 namespace evaluate {
 
-struct Findings {
-  std::vector<Row> rows;
-  std::vector<Row> floor;  // of each text: everything kept through the plug-in, so what remains is rounding
-};
-
-// Measures what `findings` lacks and calls changed() after each row. Throws UsageError if a text is too
-// short.
-void measure_continuation(const Options& options, Findings& findings, const std::function<void()>& changed);
+// Measures what `findings` lacks. Throws UsageError if a text is too short.
+void measure_continuation(const Options& options, Findings& findings, const Changed& changed);
 
 }  // namespace evaluate

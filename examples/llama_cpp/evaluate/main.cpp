@@ -2,7 +2,9 @@
 #include <iostream>
 
 #include "evaluate/continuation.hpp"
+#include "evaluate/needles.hpp"
 #include "evaluate/report.hpp"
+#include "evaluate/scbench.hpp"
 #include "generate/program.hpp"
 
 namespace {
@@ -12,7 +14,18 @@ int run(int argc, char** argv) {
   if (const int* code = std::get_if<int>(&parsed)) return *code;
   const auto& options = std::get<evaluate::Options>(parsed);
   evaluate::Findings findings = evaluate::read_findings(options);
-  evaluate::measure_continuation(options, findings, [&] { evaluate::write_findings(options, findings); });
+  const auto changed = [&] { evaluate::write_findings(options, findings); };
+  switch (options.task) {
+    case evaluate::Measure::continuation:
+      evaluate::measure_continuation(options, findings, changed);
+      break;
+    case evaluate::Measure::needles:
+      evaluate::measure_needles(options, findings, changed);
+      break;
+    case evaluate::Measure::scbench:
+      evaluate::measure_scbench(options, findings, changed);
+      break;
+  }
   evaluate::print_table(std::cout, options, findings);
   return 0;
 }

@@ -15,17 +15,25 @@ namespace {
 namespace fs = std::filesystem;
 using generate::UsageError;
 
-void declare(CLI::App& app, Options& options, std::string& task, std::string& equal) {
+// What is given by name.
+struct Names {
+  std::string task = "continuation";
+  std::string equal = "entries";
+  std::string asked = "after";
+};
+
+void declare(CLI::App& app, Options& options, Names& names) {
   const std::int32_t most = 1 << 24;
   app.add_option("--model", options.model, "GGUF file of the model")
       ->type_name("FILE")
       ->capture_default_str();
-  app.add_option("--task", task, "continuation: predictions along the text that follows the prompt")
-      ->check(CLI::IsMember({"continuation"}))
+  app.add_option("--task", names.task,
+                 "continuation: predictions along the text that follows the prompt; needles: numbers hidden "
+                 "in the texts; scbench: generated contexts, several questions about each")
+      ->check(CLI::IsMember({"continuation", "needles", "scbench"}))
       ->capture_default_str();
-  app.add_option("--text", options.texts, "text files, each a prompt and what follows it")
-      ->type_name("FILE")
-      ->required();
+  app.add_option("--text", options.texts, "text files, each a prompt and what follows it; scbench needs none")
+      ->type_name("FILE");
   app.add_option("--policy", options.policies,
                  "policies without a budget; the first is what the others are compared with")
       ->type_name("SPEC")
@@ -34,7 +42,8 @@ void declare(CLI::App& app, Options& options, std::string& task, std::string& eq
       ->type_name("N%|N")
       ->delimiter(',')
       ->capture_default_str();
-  app.add_option("--equal", equal, "what a share is one of: the full cache's entries, or its bytes in f16")
+  app.add_option("--equal", names.equal,
+                 "what a share is one of: the full cache's entries, or its bytes in f16")
       ->check(CLI::IsMember({"entries", "bytes"}))
       ->capture_default_str();
   app.add_option("--prompt-tokens", options.prompt_tokens, "tokens of each text that are the prompt")
@@ -43,6 +52,15 @@ void declare(CLI::App& app, Options& options, std::string& task, std::string& eq
       ->capture_default_str();
   app.add_option("--predict", options.predict, "tokens behind it that are predicted one by one")
       ->check(generate::whole_number(1, most, "--predict 128"))
+      ->type_name("N")
+      ->capture_default_str();
+  app.add_option("--asked", names.asked,
+                 "needles: after: the prompt is compressed before anything is asked; in: in sight of the "
+                 "question")
+      ->check(CLI::IsMember({"after", "in"}))
+      ->capture_default_str();
+  app.add_option("--seeds", options.seeds, "needles, scbench: how often each text or context is drawn anew")
+      ->check(generate::whole_number(1, 10000, "--seeds 4"))
       ->type_name("N")
       ->capture_default_str();
   app.add_option("--threads", options.threads, "threads; without it one per core")
@@ -57,6 +75,8 @@ void declare(CLI::App& app, Options& options, std::string& task, std::string& eq
 }
 
 void check_texts(const Options& options) {
+  if (options.texts.empty() && options.task != Measure::scbench)
+    throw UsageError("--text is required; give one or more text files");
   std::set<std::string> names;
   for (const fs::path& text : options.texts) {
     generate::require_file(text, "--text", "give an existing text file");
@@ -92,9 +112,8 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   options.threads = static_cast<std::int32_t>(
       std::clamp(std::thread::hardware_concurrency(), 1u, static_cast<unsigned>(generate::kMostThreads)));
   options.plugin = generate::default_plugin();
-  std::string task = "continuation";
-  std::string equal = "entries";
-  declare(app, options, task, equal);
+  Names names;
+  declare(app, options, names);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {
@@ -102,7 +121,11 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     throw UsageError(std::string(error.what()) + "\nzeromerge-evaluate --help lists the options");
   }
-  options.equal_bytes = equal == "bytes";
+  options.task = names.task == "needles"   ? Measure::needles
+                 : names.task == "scbench" ? Measure::scbench
+                                           : Measure::continuation;
+  options.equal_bytes = names.equal == "bytes";
+  options.asked_in = names.asked == "in";
   generate::check_model_and_plugin(options.model, options.plugin);
   generate::check_json(options.json);
   check_texts(options);

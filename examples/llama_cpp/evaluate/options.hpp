@@ -9,7 +9,10 @@
 
 namespace evaluate {
 
+enum class Measure { continuation, needles, scbench };  // --task
+
 struct Options {
+  Measure task = Measure::continuation;
   std::filesystem::path model;
   std::vector<std::filesystem::path> texts;
   std::vector<std::string> policies = {"zeromerge"};
@@ -17,6 +20,8 @@ struct Options {
   bool equal_bytes = false;  // a share is one of the full f16 cache's bytes, else of its entries
   std::int32_t prompt_tokens = 2048;
   std::int32_t predict = 128;
+  bool asked_in = false;   // needles: questions stand in the prompt, else they follow its compression
+  std::int32_t seeds = 1;  // needles, scbench: draws
   std::int32_t threads = 0;
   std::filesystem::path json;  // empty: none
   std::filesystem::path plugin;

@@ -3,12 +3,16 @@
 
 #include <iosfwd>
 
-#include "evaluate/continuation.hpp"
+#include "evaluate/findings.hpp"
+#include "evaluate/options.hpp"
 
 namespace evaluate {
 
-// What options.json holds already, or nothing. Throws UsageError if it was measured differently.
+// What options.json holds already, or nothing. Throws UsageError if it was measured with other settings; rows
+// of other tasks may stand beside.
 Findings read_findings(const Options& options);
+// The document {"settings", "rows", "floor"}.
+nlohmann::json document(const Findings& findings);
 // Throws std::runtime_error if the file cannot be written; a file that is there is replaced whole.
 void write_findings(const Options& options, const Findings& findings);
 void print_table(std::ostream& out, const Options& options, const Findings& findings);

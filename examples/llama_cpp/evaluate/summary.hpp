@@ -1,12 +1,16 @@
 // Rows of many texts put together: means, and paired geometric ratios with their uncertainty.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 #include <vector>
+
+#include "evaluate/findings.hpp"
 
 namespace evaluate {
 
@@ -76,6 +80,39 @@ inline std::vector<Summary> summarise(std::span<const Row> rows) {
         y.push_back(first[row.text]);
       }
     if (!x.empty()) s.ratio = paired_ratio(x, y);
+  }
+  return all;
+}
+
+// Answers of all texts put together.
+struct NeedleSummary {
+  std::string policy;
+  std::string budget;
+  double entries = 0.0, bytes = 0.0;  // means
+  std::size_t texts = 0, right = 0, counted = 0;
+};
+
+// One for each policy and budget of the rows that match `key`, in their order.
+inline std::vector<NeedleSummary> summarise_needles(const nlohmann::json& rows, const nlohmann::json& key) {
+  std::vector<NeedleSummary> all;
+  for (const nlohmann::json& row : rows) {
+    if (!matches(row, key)) continue;
+    auto at = std::find_if(all.begin(), all.end(), [&](const NeedleSummary& s) {
+      return s.policy == row["policy"] && s.budget == row["budget"];
+    });
+    if (at == all.end()) {
+      all.push_back({.policy = row["policy"], .budget = row["budget"]});
+      at = all.end() - 1;
+    }
+    ++at->texts;
+    at->entries += row["entries"].get<double>();
+    at->bytes += row["bytes"].get<double>();
+    at->right += row["right"].get<std::size_t>();
+    at->counted += row["counted"].get<std::size_t>();
+  }
+  for (NeedleSummary& s : all) {
+    s.entries /= static_cast<double>(s.texts);
+    s.bytes /= static_cast<double>(s.texts);
   }
   return all;
 }

@@ -62,13 +62,13 @@ Model::Model(const std::string& path, bool vocabulary_only) {
   if (!model_) throw std::runtime_error("llama.cpp cannot load the model " + path);
 }
 
-Tokens Model::tokenize(const std::string& text) const {
+Tokens Model::tokenize(const std::string& text, bool whole) const {
   const llama_vocab* vocab = llama_model_get_vocab(model_.get());
   const auto length = static_cast<std::int32_t>(text.size());
   // A negative count is the room needed.
-  const std::int32_t needed = -llama_tokenize(vocab, text.data(), length, nullptr, 0, true, false);
+  const std::int32_t needed = -llama_tokenize(vocab, text.data(), length, nullptr, 0, whole, false);
   Tokens tokens(static_cast<std::size_t>(std::max(needed, 0)));
-  if (llama_tokenize(vocab, text.data(), length, tokens.data(), needed, true, false) != needed) {
+  if (llama_tokenize(vocab, text.data(), length, tokens.data(), needed, whole, false) != needed) {
     throw std::runtime_error("llama.cpp cannot turn the prompt into tokens");
   }
   return tokens;
@@ -144,9 +144,32 @@ void Session::feed(std::span<const llama_token> tokens, bool want_logits) {
   }
   llama_synchronize(context_.get());
   position_ += batch.n_tokens;
+  returned_logits_.clear();
+}
+
+void Session::feed_all(std::span<const llama_token> tokens, const std::function<void(std::size_t)>& told) {
+  for (std::size_t begin = 0; begin < tokens.size(); begin += kChunk) {
+    const std::size_t count = std::min(kChunk, tokens.size() - begin);
+    feed(tokens.subspan(begin, count), /*want_logits=*/begin + count == tokens.size());
+    if (told) told(begin + count);
+  }
+}
+
+Session::Place Session::place() const {
+  const std::span<const float> row = logits();
+  return {position_, {row.begin(), row.end()}};
+}
+
+void Session::return_to(const Place& place) {
+  if (!llama_memory_seq_rm(llama_get_memory(context_.get()), 0, place.position, -1))
+    throw std::runtime_error("llama.cpp cannot forget the tokens after " + std::to_string(place.position) +
+                             "; does the model keep a recurrent state?");
+  position_ = place.position;
+  returned_logits_ = place.logits;
 }
 
 std::span<const float> Session::logits() const {
+  if (!returned_logits_.empty()) return returned_logits_;
   const float* row = llama_get_logits_ith(context_.get(), -1);
   if (row == nullptr) throw std::runtime_error("llama.cpp returned no logits");
   return {row, vocabulary_};

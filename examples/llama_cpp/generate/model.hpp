@@ -4,6 +4,7 @@
 #include <llama.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -24,7 +25,8 @@ class Model {
   Model(const std::string& path, bool vocabulary_only);
 
   llama_model* get() const { return model_.get(); }
-  Tokens tokenize(const std::string& text) const;
+  // A whole text, with the tokens that the model wants around one, or a part of one, with none.
+  Tokens tokenize(const std::string& text, bool whole = true) const;
   std::string piece(llama_token token) const;
   bool ends_generation(llama_token token) const;
   std::size_t vocabulary() const;
@@ -48,7 +50,18 @@ class Session {
   // Up to this many tokens a call: what llama.cpp computes at once, and how often progress can be told.
   static constexpr std::size_t kChunk = 512;
   void feed(std::span<const llama_token> tokens, bool want_logits);
+  // Any number of tokens, in chunks, with the logits after the last; told how many are done after each.
+  void feed_all(std::span<const llama_token> tokens, const std::function<void(std::size_t)>& told = {});
   std::span<const float> logits() const;
+
+  // Where the session is, and back to it: what came after is forgotten, and logits() are those of then. A
+  // plug-in's caches go back by themselves (Plugin::rollback).
+  struct Place {
+    llama_pos position;
+    std::vector<float> logits;
+  };
+  Place place() const;
+  void return_to(const Place& place);
 
   std::uint64_t cell_bytes() const;
 
@@ -72,6 +85,7 @@ class Session {
   Batch batch_;
   std::size_t vocabulary_;
   llama_pos position_ = 0;
+  std::vector<float> returned_logits_;  // of the place returned to, until the next token
 };
 
 }  // namespace generate

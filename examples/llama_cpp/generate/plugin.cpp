@@ -31,6 +31,8 @@ Plugin::Plugin()
     : set_policy_(find<zeromerge_set_policy_t>(registry(), "zeromerge_set_policy")),
       set_reclaim_(find<zeromerge_set_reclaim_t>(registry(), "zeromerge_set_reclaim")),
       finish_prompt_(find<zeromerge_finish_prompt_t>(registry(), "zeromerge_finish_prompt")),
+      checkpoint_(find<zeromerge_checkpoint_t>(registry(), "zeromerge_checkpoint")),
+      rollback_(find<zeromerge_rollback_t>(registry(), "zeromerge_rollback")),
       get_statistics_(find<zeromerge_get_statistics_t>(registry(), "zeromerge_get_statistics")),
       last_error_(find<zeromerge_last_error_t>(registry(), "zeromerge_last_error")) {}
 
@@ -44,6 +46,14 @@ void Plugin::configure(const std::string& policy, bool reclaim) const {
 
 void Plugin::finish_prompt() const {
   if (!finish_prompt_()) throw std::runtime_error("the plug-in cannot end the prompt");
+}
+
+void Plugin::checkpoint() const {
+  if (!checkpoint_()) throw std::runtime_error("the plug-in cannot take a checkpoint");
+}
+
+void Plugin::rollback() const {
+  if (!rollback_()) throw std::runtime_error("the plug-in cannot go back");
 }
 
 zeromerge_statistics Plugin::statistics() const {

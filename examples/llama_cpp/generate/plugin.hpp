@@ -14,6 +14,8 @@ class Plugin {
   void configure(const std::string& policy,
                  bool reclaim) const;  // UsageError: the plug-in refuses the policy
   void finish_prompt() const;
+  void checkpoint() const;
+  void rollback() const;
   zeromerge_statistics statistics() const;
   std::string last_error() const;
 
@@ -25,6 +27,8 @@ class Plugin {
   zeromerge_set_policy_t set_policy_;
   zeromerge_set_reclaim_t set_reclaim_;
   zeromerge_finish_prompt_t finish_prompt_;
+  zeromerge_checkpoint_t checkpoint_;
+  zeromerge_rollback_t rollback_;
   zeromerge_get_statistics_t get_statistics_;
   zeromerge_last_error_t last_error_;
 };

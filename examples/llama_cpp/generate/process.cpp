@@ -115,7 +115,9 @@ nlohmann::json run_job(const Job& job, const fs::path& plugin, const Scratch& sc
   const fs::path job_file = scratch.file("job.json");
   const fs::path result_file = scratch.file("result.json");
   fs::remove(result_file);
-  if (!(std::ofstream(job_file) << nlohmann::json(job).dump() << std::flush)) {
+  // A text that is not valid UTF-8 travels with replacement characters.
+  const std::string text = nlohmann::json(job).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  if (!(std::ofstream(job_file) << text << std::flush)) {
     throw std::runtime_error(job_file.string() + " cannot be written; is there space left?");
   }
   std::cout.flush();

@@ -8,8 +8,9 @@
 
 namespace generate {
 
-Progress::Progress(std::string label, std::size_t total)
+Progress::Progress(std::string label, std::size_t total, const char* unit)
     : label_(std::move(label)),
+      unit_(unit),
       total_(std::max<std::size_t>(total, 1)),
       terminal_(isatty(STDERR_FILENO) == 1) {}
 
@@ -24,8 +25,8 @@ void Progress::update(std::size_t done) {
   last_ = Clock::now();
   shown_ = done;
   const double seconds = std::max(std::chrono::duration<double>(last_ - start_).count(), 1e-9);
-  std::fprintf(stderr, "%s%s: %zu / %zu tokens, %.1f tokens/s%s", terminal_ ? "\r" : "", label_.c_str(), done,
-               total_, static_cast<double>(done) / seconds, terminal_ ? "   " : "");
+  std::fprintf(stderr, "%s%s: %zu / %zu %s, %.1f %s/s%s", terminal_ ? "\r" : "", label_.c_str(), done, total_,
+               unit_, static_cast<double>(done) / seconds, unit_, terminal_ ? "   " : "");
   if (!terminal_ || done >= total_) std::fputc('\n', stderr);
   std::fflush(stderr);
 }

@@ -10,7 +10,7 @@ namespace generate {
 
 class Progress {
  public:
-  Progress(std::string label, std::size_t total);
+  Progress(std::string label, std::size_t total, const char* unit = "tokens");
   void update(std::size_t done);  // the last update, with done == total, ends the line
 
  private:
@@ -18,6 +18,7 @@ class Progress {
   bool due(std::size_t done) const;
 
   std::string label_;
+  const char* unit_;
   std::size_t total_;
   std::size_t shown_ = 0;
   Clock::time_point start_ = Clock::now();

@@ -10,6 +10,7 @@
 
 #include "generate/compare.hpp"
 #include "generate/progress.hpp"
+#include "generate/prompt.hpp"
 #include "generate/rows.hpp"
 
 namespace generate {
@@ -31,17 +32,9 @@ std::uint64_t memory_bytes(const std::string& field) {
   throw std::runtime_error("/proc/self/status has no field " + field);
 }
 
-// Compressing the prompt is part of it: the plug-in is told that it has ended, instead of finding out at the
-// first token.
 void prefill(Session& session, const Job& job, const std::optional<Plugin>& plugin) {
   Progress progress(job.label + ", prompt", job.prompt.size());
-  for (std::size_t begin = 0; begin < job.prompt.size(); begin += Session::kChunk) {
-    const std::size_t count = std::min(Session::kChunk, job.prompt.size() - begin);
-    const bool last = begin + count == job.prompt.size();
-    session.feed(std::span(job.prompt).subspan(begin, count), /*want_logits=*/last);
-    progress.update(begin + count);
-  }
-  if (plugin) plugin->finish_prompt();
+  read_prompt(session, job.prompt, job, plugin, [&](std::size_t done) { progress.update(done); });
 }
 
 void step(Session& session, llama_token token) { session.feed(std::span(&token, 1), /*want_logits=*/true); }
@@ -114,19 +107,6 @@ void add_memory(json& figures, const Session& session, const std::optional<Plugi
   }
 }
 
-// The plug-in knows why it refused a call; llama.cpp only that something failed.
-template <class Work>
-json with_reason(const std::optional<Plugin>& plugin, Work work) {
-  try {
-    json result = work();
-    if (plugin) plugin->require_used();
-    return result;
-  } catch (const std::exception& error) {
-    const std::string reason = plugin ? plugin->last_error() : "";
-    throw std::runtime_error(error.what() + (reason.empty() ? "" : "; the plug-in says: " + reason));
-  }
-}
-
 }  // namespace
 
 json run_speed(const Job& job, const std::optional<Plugin>& plugin) {
@@ -181,12 +161,7 @@ json run_compare(const Job& job, const std::optional<Plugin>& plugin) {
     json figures{{"kl_mean", agreement.kl_mean()},
                  {"top1_agreement", agreement.top1_agreement()},
                  {"nll_delta", agreement.nll_delta()}};
-    if (plugin) {
-      const zeromerge_statistics statistics = plugin->statistics();
-      figures["entries_per_head"] =
-          statistics.entries / std::max<std::uint64_t>(statistics.caches, 1) / model.kv_heads();
-      figures["kv_bytes"] = statistics.kv_bytes;
-    }
+    if (plugin) figures.update(cache_figures(*plugin, model));
     return figures;
   });
 }

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "generate/ask.hpp"
 #include "generate/error.hpp"
 #include "generate/run.hpp"
 
@@ -44,6 +45,22 @@ json inspect(const Job& job) {
   return {{"tokens", tokens}, {"exact_weights", has_exact_weights(model)}, {"head_dim", model.head_dim()}};
 }
 
+// `begin`: what a whole text starts with, where the model wants that. `sizes`: of every token, in bytes.
+json tokenize(const Job& job) {
+  const Model model = open_vocabulary(job);
+  json tokens = json::array(), sizes = json::array();
+  for (const std::string& text : job.texts) {
+    tokens.push_back(model.tokenize(text, /*whole=*/false));
+    sizes.push_back(json::array());
+    for (const llama_token token : tokens.back()) sizes.back().push_back(model.piece(token).size());
+  }
+  return {{"begin", model.tokenize("")},
+          {"tokens", tokens},
+          {"sizes", sizes},
+          {"exact_weights", has_exact_weights(model)},
+          {"head_dim", model.head_dim()}};
+}
+
 json expand(const Job& job) {
   llama_model_quantize_params parameters = llama_model_quantize_default_params();
   parameters.ftype = LLAMA_FTYPE_MOSTLY_F16;
@@ -62,6 +79,8 @@ json perform(const Job& job) {
   switch (job.task) {
     case Task::inspect:
       return inspect(job);
+    case Task::tokenize:
+      return tokenize(job);
     case Task::expand:
       return expand(job);
     case Task::speed:
@@ -70,6 +89,8 @@ json perform(const Job& job) {
       return run_reference(job);
     case Task::compare:
       return run_compare(job, plugin);
+    case Task::ask:
+      return run_ask(job, plugin);
   }
   throw std::logic_error("a job without a task");
 }

@@ -48,7 +48,7 @@ bool set_policy(const char* spec, char* error, size_t error_size) {
 
 void set_reclaim(bool on) { Settings::get().set_reclaim(on); }
 
-// action(host) for every instance; false: it failed, and why is the last error.
+// action(host) for every instance. False: it failed, and the last error says why.
 template <class Action>
 bool for_hosts(const Action& action) {
   const std::lock_guard lock(hosts_mutex);
@@ -69,6 +69,13 @@ bool begin_second_reading() {
 }
 bool end_second_reading() {
   return for_hosts([](Host& host) { host.end_second_reading(); });
+}
+bool checkpoint() {
+  return for_hosts([](Host& host) { host.checkpoint(); });
+}
+bool rollback() {
+  return for_hosts([](Host& host) { host.require_checkpoint(); }) &&
+         for_hosts([](Host& host) { host.rollback(); });
 }
 
 void get_statistics(zeromerge_statistics* statistics) { *statistics = read_statistics(); }
@@ -188,6 +195,8 @@ void* reg_function(ggml_backend_reg_t, const char* name) {
   if (is("zeromerge_finish_prompt")) return reinterpret_cast<void*>(finish_prompt);
   if (is("zeromerge_begin_second_reading")) return reinterpret_cast<void*>(begin_second_reading);
   if (is("zeromerge_end_second_reading")) return reinterpret_cast<void*>(end_second_reading);
+  if (is("zeromerge_checkpoint")) return reinterpret_cast<void*>(checkpoint);
+  if (is("zeromerge_rollback")) return reinterpret_cast<void*>(rollback);
   if (is("zeromerge_get_statistics")) return reinterpret_cast<void*>(get_statistics);
   if (is("zeromerge_reset_statistics")) return reinterpret_cast<void*>(reset_statistics);
   if (is("zeromerge_last_error")) return reinterpret_cast<void*>(last_error);

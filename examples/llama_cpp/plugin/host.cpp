@@ -263,12 +263,11 @@ bool Host::attend_stateless(ggml_cgraph* graph, int node) {
   return true;
 }
 
-// Calls action(stream) for every stream of every layer.
-template <class Action>
-void Host::for_streams(const Action& action) {
-  for (auto& [data, layer] : layers_)
-    for (auto& stream : layer.streams)
-      if (stream) action(*stream);
+template <class Visit>
+void Host::each_stream(const Visit& visit) const {
+  for (const auto& [data, layer] : layers_)
+    for (const auto& stream : layer.streams)
+      if (stream) visit(*stream);
 }
 
 // A stream's layers whose budget is one for all of them end their prompts at once: when the first of them
@@ -292,15 +291,31 @@ void Host::finish_prompt() {
   std::size_t most = 0;
   for (const auto& [data, layer] : layers_) most = std::max(most, layer.streams.size());
   for (std::size_t stream = 0; stream < most; ++stream) finish_together(stream, nullptr);
-  for_streams([](Stream& stream) { stream.finish_prompt(); });
+  each_stream([](Stream& stream) { stream.finish_prompt(); });
 }
 
 void Host::begin_second_reading() {
-  for_streams([](Stream& stream) { stream.begin_second_reading(); });
+  each_stream([](Stream& stream) { stream.begin_second_reading(); });
 }
 
 void Host::end_second_reading() {
-  for_streams([](Stream& stream) { stream.end_second_reading(); });
+  each_stream([](Stream& stream) { stream.end_second_reading(); });
+}
+
+void Host::checkpoint() {
+  each_stream([](Stream& stream) { stream.checkpoint(); });
+  checkpoint_watch_ = watch_;
+}
+
+void Host::require_checkpoint() const {
+  each_stream([](const Stream& stream) { stream.require_checkpoint(); });
+}
+
+// What was known of the cells returns too: if the engine has written to those that the checkpoint stands for,
+// it shows at the next call.
+void Host::rollback() {
+  each_stream([](Stream& stream) { stream.rollback(); });
+  watch_ = checkpoint_watch_;
 }
 
 void Host::count(zeromerge_statistics& statistics) const {

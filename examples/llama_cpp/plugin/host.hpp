@@ -36,6 +36,11 @@ class Host {
   void begin_second_reading();
   void end_second_reading();
 
+  // All streams remember what they hold, and return to it. Throws Error if there is a stream that cannot.
+  void checkpoint();
+  void require_checkpoint() const;
+  void rollback();
+
   // Adds this instance's share to the statistics.
   void count(zeromerge_statistics& statistics) const;
 
@@ -54,13 +59,13 @@ class Host {
     Watch::Past past = Watch::Past::same;
   };
 
+  template <class Visit>
+  void each_stream(const Visit& visit) const;
   void write_rows(const ggml_tensor* op);
   bool attend(ggml_tensor* op);
   const Seen& see(const ggml_tensor* k, const ggml_tensor* mask, std::size_t tokens, std::size_t s,
                   std::size_t stream, std::vector<std::size_t> written);
   void finish_together(std::size_t stream, const std::vector<std::size_t>* past);
-  template <class Action>
-  void for_streams(const Action& action);
   bool attend_stateless(ggml_cgraph* graph, int node);
   Layer& layer_of_tensors(const ggml_tensor* k, const ggml_tensor* v);
 
@@ -72,7 +77,8 @@ class Host {
       written_;                  // rows written since the last attention, by the key tensor's data
   std::int64_t most_cells_ = 0;  // of any layer's cache
   Watch watch_;
-  int last_layer_ = -1;  // of the last attention; layers rise within a graph
+  Watch checkpoint_watch_;  // what was known of the cells at the checkpoint
+  int last_layer_ = -1;     // of the last attention; layers rise within a graph
   std::uint64_t graph_ = 1;
   std::uint64_t sights_ = 0;
   std::map<std::size_t, Seen> seen_;  // by stream, the last one

@@ -48,6 +48,7 @@ Stream::Stream(const ggml_tensor* k_root, const ggml_tensor* v_root, std::size_t
 Stream::~Stream() { drop_cache(); }
 
 void Stream::drop_cache() {
+  if (cache_) checkpoint_.reset();
   cache_.reset();
   Settings::get().held.change(std::exchange(accounted_, 0), 0, 0);
 }
@@ -102,6 +103,35 @@ void Stream::end_second_reading() {
   order_.resize(std::min(order_.size(), read_from_));
   read_from_ = 0;
   account();
+}
+
+void Stream::checkpoint() {
+  checkpoint_.reset();  // before its successor takes memory
+  checkpoint_ = std::make_unique<Checkpoint>(
+      Checkpoint{cache_ ? cache_->layer(0).checkpoint() : nullptr, order_, state_, waiting_, settle_});
+  if (cache_) account();
+}
+
+void Stream::require_checkpoint() const {
+  if (checkpoint_ == nullptr)
+    fail("layer ", layer_,
+         ": there is no checkpoint to go back to; none was taken, or since then the sequence was started "
+         "anew, or its past was edited");
+}
+
+// The next sight follows none that the cache has seen: its cells are looked at one by one.
+void Stream::rollback() {
+  require_checkpoint();
+  if (checkpoint_->held) {
+    cache_->layer(0).rollback(*checkpoint_->held);
+    account();
+  }
+  order_ = checkpoint_->order;
+  state_ = checkpoint_->state;
+  waiting_ = checkpoint_->waiting;
+  settle_ = checkpoint_->settle;
+  read_from_ = 0;
+  last_sight_ = 0;
 }
 
 // A cell that is written again has lost its old content, whatever it was.
@@ -179,6 +209,7 @@ void Stream::restart(const Call& call) {
   for (const std::size_t cell : order_)
     if (cell < state_.size()) state_[cell] = Cell::retired;
   order_.clear();
+  checkpoint_.reset();
   stateless_ = false;
   settle_ = read_from_ = 0;
   Geometry g;

@@ -70,6 +70,13 @@ class Stream {
   void begin_second_reading();
   void end_second_reading();
 
+  // Remembers what the stream holds and knows, in place of what it remembered before.
+  void checkpoint();
+  // Throws Error if there is nothing to return to.
+  void require_checkpoint() const;
+  // Holds again what it remembered. The engine must show that past at the next call.
+  void rollback();
+
   const AnyCache* cache() const { return cache_.get(); }
   std::size_t tokens() const { return order_.size(); }
   std::size_t engine_bytes() const { return k_pages_.resident_bytes() + v_pages_.resident_bytes(); }
@@ -80,6 +87,15 @@ class Stream {
     live,
     retired
   };  // retired: left behind by a restart, perhaps another sequence's
+
+  // What a rollback brings back. Which pages were given back is not among it: they are gone.
+  struct Checkpoint {
+    std::unique_ptr<AnyCheckpoint> held;  // null: answered from the engine's cells
+    std::vector<std::size_t> order;
+    std::vector<Cell> state;
+    std::vector<std::size_t> waiting;
+    std::size_t settle;
+  };
 
   void mark_written(const std::vector<std::size_t>& written);
   bool follow_past(const Call& call, const std::vector<std::size_t>& past, bool edited, bool follows);
@@ -101,10 +117,11 @@ class Stream {
   Executor executor_;
   std::shared_ptr<Workspace> workspace_;
   std::unique_ptr<AnyCache> cache_;
-  std::vector<std::size_t> order_;  // live cells in the order of their tokens
-  std::vector<Cell> state_;         // [cells]
-  std::vector<char> given_back_;    // [cells]
-  bool stateless_ = false;          // until the stream restarts
+  std::unique_ptr<Checkpoint> checkpoint_;  // it goes with cache_, in whose count it is
+  std::vector<std::size_t> order_;          // live cells in the order of their tokens
+  std::vector<Cell> state_;                 // [cells]
+  std::vector<char> given_back_;            // [cells]
+  bool stateless_ = false;                  // until the stream restarts
   bool has_read_again_ = false;
   bool pages_swept_ = false;
   std::uint64_t last_sight_ = 0;

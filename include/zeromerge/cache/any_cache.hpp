@@ -13,6 +13,22 @@
 
 namespace zeromerge {
 
+// What a layer held at one moment; see Checkpoint. It must not outlive its cache.
+class AnyCheckpoint {
+ public:
+  virtual ~AnyCheckpoint() = default;
+  virtual std::size_t tokens() const = 0;
+  virtual std::size_t bytes() const = 0;
+  // Whose it is: a cache knows its own, and with it the type behind this one.
+  const void* cache() const noexcept { return cache_; }
+
+ protected:
+  explicit AnyCheckpoint(const void* cache) : cache_(cache) {}
+
+ private:
+  const void* cache_;
+};
+
 // One layer of one sequence; see LayerCache for what the calls do and throw.
 class AnyLayer {
  public:
@@ -32,6 +48,8 @@ class AnyLayer {
   virtual void clear() = 0;
   virtual bool can_truncate() const = 0;
   virtual void truncate(std::size_t tokens) = 0;
+  virtual std::unique_ptr<AnyCheckpoint> checkpoint() const = 0;
+  virtual void rollback(const AnyCheckpoint& checkpoint) = 0;
   virtual std::size_t tokens() const = 0;
   virtual bool in_prompt() const = 0;
   virtual std::size_t bytes() const = 0;
@@ -52,6 +70,17 @@ class AnyCache {
   virtual AnyLayer& layer(std::size_t layer, std::size_t sequence = 0) = 0;
   virtual void finish_prompt(std::size_t sequence = 0) = 0;
   virtual void clear(std::size_t sequence = 0) = 0;
+  // A sequence in all layers as it is now, and back to it, or forked into another; see LayerCache::rollback.
+  std::vector<std::unique_ptr<AnyCheckpoint>> checkpoint(std::size_t sequence = 0) {
+    std::vector<std::unique_ptr<AnyCheckpoint>> all;
+    for (std::size_t l = 0; l < geometry().layers; ++l) all.push_back(layer(l, sequence).checkpoint());
+    return all;
+  }
+  void rollback(const std::vector<std::unique_ptr<AnyCheckpoint>>& checkpoint, std::size_t sequence = 0) {
+    if (checkpoint.size() != geometry().layers)
+      fail("rollback: the checkpoint has ", checkpoint.size(), " layers, the cache ", geometry().layers);
+    for (std::size_t l = 0; l < geometry().layers; ++l) layer(l, sequence).rollback(*checkpoint[l]);
+  }
   virtual const Geometry& geometry() const = 0;
   virtual CacheBytes bytes() const = 0;
   virtual std::size_t workspace_bytes() const = 0;
@@ -68,9 +97,22 @@ class AnyCache {
 namespace detail {
 
 template <class P>
+class CheckpointAdapter final : public AnyCheckpoint {
+ public:
+  CheckpointAdapter(const void* cache, const LayerCache<P>& layer)
+      : AnyCheckpoint(cache), held_(layer.checkpoint()) {}
+  std::size_t tokens() const override { return held_.tokens(); }
+  std::size_t bytes() const override { return held_.bytes(); }
+  const Checkpoint<typename LayerCache<P>::HeadType>& held() const noexcept { return held_; }
+
+ private:
+  Checkpoint<typename LayerCache<P>::HeadType> held_;
+};
+
+template <class P>
 class LayerAdapter final : public AnyLayer {
  public:
-  explicit LayerAdapter(LayerCache<P>& layer) : layer_(layer) {}
+  LayerAdapter(const void* cache, LayerCache<P>& layer) : cache_(cache), layer_(layer) {}
   void prefill(const RowView& q, const RowView& k, const RowView& v, const OutView& out) override {
     layer_.prefill(q, k, v, out);
   }
@@ -94,6 +136,13 @@ class LayerAdapter final : public AnyLayer {
   void clear() override { layer_.clear(); }
   bool can_truncate() const override { return layer_.can_truncate(); }
   void truncate(std::size_t tokens) override { layer_.truncate(tokens); }
+  std::unique_ptr<AnyCheckpoint> checkpoint() const override {
+    return std::make_unique<CheckpointAdapter<P>>(cache_, layer_);
+  }
+  void rollback(const AnyCheckpoint& checkpoint) override {
+    if (checkpoint.cache() != cache_) fail("rollback: the checkpoint is of another cache");
+    layer_.rollback(static_cast<const CheckpointAdapter<P>&>(checkpoint).held());
+  }
   std::size_t tokens() const override { return layer_.tokens(); }
   bool in_prompt() const override { return layer_.in_prompt(); }
   std::size_t bytes() const override { return layer_.bytes(); }
@@ -118,6 +167,7 @@ class LayerAdapter final : public AnyLayer {
   }
 
  private:
+  const void* cache_;
   LayerCache<P>& layer_;
 };
 
@@ -127,7 +177,7 @@ class CacheAdapter final : public AnyCache {
   CacheAdapter(std::string spec, const Geometry& geometry, P policy, CacheOptions options)
       : AnyCache(std::move(spec)), cache_(geometry, std::move(policy), std::move(options)) {
     for (std::size_t s = 0; s < cache_.sequences(); ++s)
-      for (std::size_t l = 0; l < geometry.layers; ++l) layers_.emplace_back(cache_.layer(l, s));
+      for (std::size_t l = 0; l < geometry.layers; ++l) layers_.emplace_back(this, cache_.layer(l, s));
   }
   AnyLayer& layer(std::size_t number, std::size_t sequence) override {
     (void)cache_.layer(number, sequence);  // checks the range

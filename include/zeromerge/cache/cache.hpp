@@ -84,6 +84,20 @@ class KvCache {
     for (std::size_t l = 0; l < geometry().layers; ++l) layer(l, sequence).clear();
   }
 
+  // A sequence in all layers as it is now, and back to it, or forked into another sequence; see
+  // LayerCache::rollback.
+  std::vector<Checkpoint<typename LayerCache<P>::HeadType>> checkpoint(std::size_t sequence = 0) const {
+    std::vector<Checkpoint<typename LayerCache<P>::HeadType>> all;
+    for (std::size_t l = 0; l < geometry().layers; ++l) all.push_back(layer(l, sequence).checkpoint());
+    return all;
+  }
+  void rollback(const std::vector<Checkpoint<typename LayerCache<P>::HeadType>>& checkpoint,
+                std::size_t sequence = 0) {
+    if (checkpoint.size() != geometry().layers)
+      fail("rollback: the checkpoint has ", checkpoint.size(), " layers, the cache ", geometry().layers);
+    for (std::size_t l = 0; l < geometry().layers; ++l) layer(l, sequence).rollback(checkpoint[l]);
+  }
+
   const Geometry& geometry() const noexcept { return context_->geometry; }
   const P& policy() const noexcept { return context_->policy; }
   std::size_t sequences() const noexcept { return sequences_; }

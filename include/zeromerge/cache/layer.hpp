@@ -11,6 +11,7 @@
 
 #include "zeromerge/cache/attend.hpp"
 #include "zeromerge/cache/check.hpp"
+#include "zeromerge/cache/checkpoint.hpp"
 #include "zeromerge/cache/evict.hpp"
 #include "zeromerge/cache/policy.hpp"
 #include "zeromerge/cache/prompt.hpp"
@@ -215,6 +216,31 @@ class LayerCache {
     second_.truncate(tokens);
     tokens_ = tokens;
     in_prompt_ = true;
+  }
+
+  // What the layer holds now. Throws std::bad_alloc.
+  Checkpoint<HeadType> checkpoint() const {
+    return {&context_->ledger, index_,    std::span<const HeadType>(heads_), states_, queries_, second_,
+            tokens_,           in_prompt_};
+  }
+
+  // Holds again what it held then, any number of times, whatever has been added or has left since. The
+  // checkpoint may be of another sequence of this cache: that forks it. Throws Error on another layer's, and
+  // std::bad_alloc, both with nothing changed.
+  void rollback(const Checkpoint<HeadType>& checkpoint) {
+    if (!checkpoint.is_of(&context_->ledger, index_))
+      fail("rollback: the checkpoint is of layer ", checkpoint.layer(), " of a cache, this is layer ", index_,
+           " of perhaps another; give a layer its own");
+    std::vector<HeadType> heads(checkpoint.heads().begin(), checkpoint.heads().end());
+    std::vector<HeadState> states = checkpoint.states();
+    QueryRows queries = checkpoint.queries();
+    SecondReading second = checkpoint.second();
+    queries_ = std::move(queries);
+    second_ = std::move(second);
+    heads_.swap(heads);
+    states_.swap(states);
+    tokens_ = checkpoint.tokens();
+    in_prompt_ = checkpoint.in_prompt();
   }
 
   // Attention sinks as logits of their own: one per query head, which takes part in every softmax and has no

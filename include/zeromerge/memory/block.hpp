@@ -24,6 +24,11 @@ class Block {
   Block() = default;
   explicit Block(ByteLedger* ledger) noexcept : ledger_(ledger) {}
   Block(Block&& other) noexcept { swap(other); }
+  // The same bytes, on the same ledger. Throws std::bad_alloc.
+  explicit Block(const Block& other) : ledger_(other.ledger_) {
+    resize(other.bytes_);
+    if (bytes_ != 0) std::memcpy(data_, other.data_, bytes_);
+  }
   Block& operator=(Block&& other) noexcept {
     Block moved(std::move(other));
     swap(moved);

@@ -35,6 +35,11 @@ class Head {
         bias_(ledger),
         position_(ledger) {}
 
+  // Everything, bit for bit, on the same ledger. Explicit, for it is never wanted by the way.
+  explicit Head(const Head&) = default;
+  Head(Head&&) noexcept = default;
+  Head& operator=(Head&&) noexcept = default;
+
   std::size_t size() const noexcept { return size_; }
   std::size_t capacity() const noexcept { return capacity_; }
   std::size_t head_dim() const noexcept { return head_dim_; }
