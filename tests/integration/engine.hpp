@@ -132,6 +132,7 @@ class Engine {
   zeromerge_set_policy_t set_policy = nullptr;
   zeromerge_set_reclaim_t set_reclaim = nullptr;
   zeromerge_get_statistics_t get_statistics = nullptr;
+  zeromerge_get_heads_t get_heads = nullptr;
   zeromerge_reset_statistics_t reset_statistics = nullptr;
   zeromerge_last_error_t last_error = nullptr;
 
@@ -164,6 +165,7 @@ class Engine {
     find(set_policy, "zeromerge_set_policy");
     find(set_reclaim, "zeromerge_set_reclaim");
     find(get_statistics, "zeromerge_get_statistics");
+    find(get_heads, "zeromerge_get_heads");
     find(reset_statistics, "zeromerge_reset_statistics");
     find(last_error, "zeromerge_last_error");
   }

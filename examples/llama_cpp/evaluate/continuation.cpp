@@ -98,9 +98,21 @@ class Continuation {
         add(findings_.rows, {.text = text, .policy = policy, .budget = budget}, spec(policy, budget), job);
   }
 
+  // The run whose heads are to be mapped.
+  bool is_mapped(const Row& row) const {
+    return row.text == name(0) && row.policy == options_.heads_policy && row.budget == options_.heads_budget;
+  }
+  bool has_map(const Row& row) const {
+    const Heads& heads = findings_.heads;
+    return heads.is_object() && heads.value("text", "") == row.text &&
+           heads.value("policy", "") == row.policy && heads.value("budget", "") == row.budget;
+  }
+
   void add(std::vector<Row>& rows, Row row, const std::string& policy, Job job) {
     ++number_;
-    if (has(rows, row)) return;
+    const bool known = has(rows, row);
+    const bool map = is_mapped(row) && !has_map(row);
+    if (known && !map) return;
     const std::string label =
         "[" + std::to_string(number_) + "/" + std::to_string(rows_) + "] " + row.text + ", ";
     if (!reference_done_) {
@@ -114,13 +126,20 @@ class Continuation {
     job.task = Task::compare;
     job.label = label + policy;
     job.policy = policy;
-    const json result = generate::run_job(job, options_.plugin, scratch_);
+    job.heads = map;
+    json result = generate::run_job(job, options_.plugin, scratch_);
     row.kl_mean = result["kl_mean"];
     row.top1_agreement = result["top1_agreement"];
     row.nll_delta = result["nll_delta"];
     row.entries = result["entries_per_head"];
     row.bytes = result["kv_bytes"];
-    rows.push_back(row);
+    row.prompt_tokens_per_second = result["prompt_tokens_per_second"];
+    row.decode_tokens_per_second = result.value("decode_tokens_per_second", 0.0);
+    if (map) {
+      findings_.heads = std::move(result["heads"]);
+      findings_.heads.update({{"text", row.text}, {"policy", row.policy}, {"budget", row.budget}});
+    }
+    if (!known) rows.push_back(row);
     changed_();
   }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "evaluate/options.hpp"
@@ -11,9 +12,14 @@
 
 namespace evaluate {
 
+// What each head has kept of a prompt, of one run: {text, policy, budget, tokens, layers}, see
+// kept_of_prompt; null if it was not asked for.
+using Heads = nlohmann::json;
+
 struct Findings {
   std::vector<Row> rows;
   std::vector<Row> floor;  // of each text: everything kept through the plug-in, so what remains is rounding
+  Heads heads;
 };
 
 // Measures what `findings` lacks and calls changed() after each row. Throws UsageError if a text is too

@@ -15,7 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 using generate::UsageError;
 
-void declare(CLI::App& app, Options& options, std::string& task, std::string& equal) {
+void declare(CLI::App& app, Options& options, std::string& task, std::string& equal, std::string& heads) {
   const std::int32_t most = 1 << 24;
   app.add_option("--model", options.model, "GGUF file of the model")
       ->type_name("FILE")
@@ -53,6 +53,12 @@ void declare(CLI::App& app, Options& options, std::string& task, std::string& eq
          "--json", options.json,
          "file to write the rows to after each one; rows that it holds already are not measured again")
       ->type_name("FILE");
+  app.add_option("--html", options.html, "page to write after each row: charts, tables and the map of heads")
+      ->type_name("FILE");
+  app.add_option(
+         "--heads-of", heads,
+         "run whose heads the page maps, for the first text; without it the last policy at the first budget")
+      ->type_name("SPEC@N%");
   app.add_option("--plugin", options.plugin, "the plug-in")->type_name("FILE")->capture_default_str();
 }
 
@@ -80,6 +86,36 @@ void check_policies(const Options& options) {
   }
 }
 
+// The page has a map of one run's heads; which one, and that it is among the runs.
+void choose_heads(Options& options, const std::string& run) {
+  if (run.empty()) {
+    if (options.html.empty()) return;
+    options.heads_policy = options.policies.back();
+    options.heads_budget = options.budgets.front();
+    return;
+  }
+  const std::size_t at = std::min(run.rfind('@'), run.size());
+  options.heads_policy = run.substr(0, at);
+  options.heads_budget = run.substr(std::min(at + 1, run.size()));
+  const auto has = [](const std::vector<std::string>& all, const std::string& one) {
+    return std::find(all.begin(), all.end(), one) != all.end();
+  };
+  if (!has(options.policies, options.heads_policy) || !has(options.budgets, options.heads_budget))
+    throw UsageError("--heads-of: \"" + run +
+                     "\" is none of the runs; give a --policy and a --budget of this call, as in \"" +
+                     options.policies.back() + "@" + options.budgets.front() + "\"");
+}
+
+std::string command_line(int argc, char** argv) {
+  std::string line = std::filesystem::path(argv[0]).filename().string();
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    const bool plain = !word.empty() && word.find_first_of(" \t\n\"'\\$&|;<>()*?#~`!{}[]") == word.npos;
+    line += plain ? " " + word : " '" + word + "'";
+  }
+  return line;
+}
+
 }  // namespace
 
 std::variant<Options, int> parse_options(int argc, char** argv) {
@@ -94,7 +130,8 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   options.plugin = generate::default_plugin();
   std::string task = "continuation";
   std::string equal = "entries";
-  declare(app, options, task, equal);
+  std::string heads;
+  declare(app, options, task, equal, heads);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {
@@ -105,8 +142,11 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   options.equal_bytes = equal == "bytes";
   generate::check_model_and_plugin(options.model, options.plugin);
   generate::check_json(options.json);
+  generate::check_written("--html", options.html);
   check_texts(options);
   check_policies(options);
+  choose_heads(options, heads);
+  options.command = command_line(argc, argv);
   return options;
 }
 

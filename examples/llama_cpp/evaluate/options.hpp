@@ -19,6 +19,10 @@ struct Options {
   std::int32_t predict = 128;
   std::int32_t threads = 0;
   std::filesystem::path json;  // empty: none
+  std::filesystem::path html;  // likewise
+  std::string heads_policy;    // whose heads are mapped, for the first text; empty: nobody's
+  std::string heads_budget;
+  std::string command;  // as it was called
   std::filesystem::path plugin;
 };
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <ostream>
 
+#include "evaluate/page/page.hpp"
 #include "generate/error.hpp"
 
 namespace evaluate {
@@ -21,16 +22,45 @@ json settings(const Options& options) {
 }
 
 json to_json(const Row& row) {
-  return {{"task", "continuation"},    {"text", row.text},
-          {"policy", row.policy},      {"budget", row.budget},
-          {"entries", row.entries},    {"bytes", row.bytes},
-          {"kl_mean", row.kl_mean},    {"top1_agreement", row.top1_agreement},
-          {"nll_delta", row.nll_delta}};
+  json j = {{"task", "continuation"},    {"text", row.text},
+            {"policy", row.policy},      {"budget", row.budget},
+            {"entries", row.entries},    {"bytes", row.bytes},
+            {"kl_mean", row.kl_mean},    {"top1_agreement", row.top1_agreement},
+            {"nll_delta", row.nll_delta}};
+  if (row.prompt_tokens_per_second > 0.0) j["prompt_tokens_per_second"] = row.prompt_tokens_per_second;
+  if (row.decode_tokens_per_second > 0.0) j["decode_tokens_per_second"] = row.decode_tokens_per_second;
+  return j;
 }
 
 Row to_row(const json& j) {
-  return {j.at("text"),  j.at("policy"),  j.at("budget"),         j.at("entries"),
-          j.at("bytes"), j.at("kl_mean"), j.at("top1_agreement"), j.at("nll_delta")};
+  return {.text = j.at("text"),
+          .policy = j.at("policy"),
+          .budget = j.at("budget"),
+          .entries = j.at("entries"),
+          .bytes = j.at("bytes"),
+          .kl_mean = j.at("kl_mean"),
+          .top1_agreement = j.at("top1_agreement"),
+          .nll_delta = j.at("nll_delta"),
+          .prompt_tokens_per_second = j.value("prompt_tokens_per_second", 0.0),
+          .decode_tokens_per_second = j.value("decode_tokens_per_second", 0.0)};
+}
+
+json document(const Options& options, const Findings& findings) {
+  json rows = json::array(), floor = json::array();
+  for (const Row& row : findings.rows) rows.push_back(to_json(row));
+  for (const Row& row : findings.floor) floor.push_back(to_json(row));
+  json all = {
+      {"settings", settings(options)}, {"command", options.command}, {"rows", rows}, {"floor", floor}};
+  if (!findings.heads.is_null()) all["heads"] = findings.heads;
+  return all;
+}
+
+// A file that is there is replaced whole.
+void write_file(const char* option, const std::filesystem::path& path, const std::string& content) {
+  const std::filesystem::path partial = path.string() + ".partial";
+  if (!(std::ofstream(partial) << content << std::flush))
+    throw std::runtime_error(option + (": " + partial.string()) + " cannot be written");
+  std::filesystem::rename(partial, path);
 }
 
 template <class... Values>
@@ -55,6 +85,7 @@ Findings read_findings(const Options& options) {
     Findings findings;
     for (const json& row : j.at("rows")) findings.rows.push_back(to_row(row));
     for (const json& row : j.at("floor")) findings.floor.push_back(to_row(row));
+    findings.heads = j.value("heads", json());
     return findings;
   } catch (const json::exception& error) {
     throw generate::UsageError("--json: " + path.string() + " is no file of this program's (" + error.what() +
@@ -63,15 +94,10 @@ Findings read_findings(const Options& options) {
 }
 
 void write_findings(const Options& options, const Findings& findings) {
-  if (options.json.empty()) return;
-  json rows = json::array(), floor = json::array();
-  for (const Row& row : findings.rows) rows.push_back(to_json(row));
-  for (const Row& row : findings.floor) floor.push_back(to_json(row));
-  const json all = {{"settings", settings(options)}, {"rows", rows}, {"floor", floor}};
-  const std::filesystem::path partial = options.json.string() + ".partial";
-  if (!(std::ofstream(partial) << all.dump(2) << '\n' << std::flush))
-    throw std::runtime_error("--json: " + partial.string() + " cannot be written");
-  std::filesystem::rename(partial, options.json);
+  if (options.json.empty() && options.html.empty()) return;
+  const json all = document(options, findings);
+  if (!options.json.empty()) write_file("--json", options.json, all.dump(2) + '\n');
+  if (!options.html.empty()) write_file("--html", options.html, page(all));
 }
 
 void print_table(std::ostream& out, const Options& options, const Findings& findings) {

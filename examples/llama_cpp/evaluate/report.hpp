@@ -9,7 +9,8 @@ namespace evaluate {
 
 // What options.json holds already, or nothing. Throws UsageError if it was measured differently.
 Findings read_findings(const Options& options);
-// Throws std::runtime_error if the file cannot be written; a file that is there is replaced whole.
+// To options.json and, as a page, to options.html. Throws std::runtime_error if a file cannot be written; one
+// that is there is replaced whole.
 void write_findings(const Options& options, const Findings& findings);
 void print_table(std::ostream& out, const Options& options, const Findings& findings);
 

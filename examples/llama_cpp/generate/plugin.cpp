@@ -32,6 +32,7 @@ Plugin::Plugin()
       set_reclaim_(find<zeromerge_set_reclaim_t>(registry(), "zeromerge_set_reclaim")),
       finish_prompt_(find<zeromerge_finish_prompt_t>(registry(), "zeromerge_finish_prompt")),
       get_statistics_(find<zeromerge_get_statistics_t>(registry(), "zeromerge_get_statistics")),
+      get_heads_(find<zeromerge_get_heads_t>(registry(), "zeromerge_get_heads")),
       last_error_(find<zeromerge_last_error_t>(registry(), "zeromerge_last_error")) {}
 
 void Plugin::configure(const std::string& policy, bool reclaim) const {

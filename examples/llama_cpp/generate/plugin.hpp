@@ -15,6 +15,12 @@ class Plugin {
                  bool reclaim) const;  // UsageError: the plug-in refuses the policy
   void finish_prompt() const;
   zeromerge_statistics statistics() const;
+  // visit(head) for each kv head of each cache.
+  template <class Visit>
+  void heads(Visit visit) const {
+    get_heads_([](void* context, const zeromerge_head* head) { (*static_cast<Visit*>(context))(*head); },
+               &visit);
+  }
   std::string last_error() const;
 
   // Throws unless attention was answered from the caches: figures of a plug-in that stood by would be
@@ -26,6 +32,7 @@ class Plugin {
   zeromerge_set_reclaim_t set_reclaim_;
   zeromerge_finish_prompt_t finish_prompt_;
   zeromerge_get_statistics_t get_statistics_;
+  zeromerge_get_heads_t get_heads_;
   zeromerge_last_error_t last_error_;
 };
 

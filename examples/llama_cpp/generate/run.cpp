@@ -9,6 +9,7 @@
 #include <stdexcept>
 
 #include "generate/compare.hpp"
+#include "generate/kept.hpp"
 #include "generate/progress.hpp"
 #include "generate/rows.hpp"
 
@@ -168,19 +169,27 @@ json run_compare(const Job& job, const std::optional<Plugin>& plugin) {
   return with_reason(plugin, [&] {
     const Model model(job.model, /*vocabulary_only=*/false);
     Session session(model, job);
+    Clock::time_point start = Clock::now();
     prefill(session, job, plugin);
+    json figures{{"prompt_tokens_per_second", static_cast<double>(job.prompt.size()) / seconds_since(start)}};
+    if (plugin && job.heads) figures["heads"] = kept_of_prompt(*plugin);
     RowReader rows(job.logits_file, model.vocabulary());
     Agreement agreement;
     Progress progress(job.label + ", text", job.continuation.size());
+    double step_seconds = 0.0;
     for (std::size_t i = 0; i < job.continuation.size(); ++i) {
+      start = Clock::now();
       if (i > 0) step(session, job.continuation[i - 1]);
+      if (i > 0) step_seconds += seconds_since(start);
       agreement.add(rows.next(), session.logits(), job.continuation[i]);
       progress.update(i + 1);
     }
     if (std::isnan(agreement.kl_mean())) throw std::runtime_error("the run's logits are not finite");
-    json figures{{"kl_mean", agreement.kl_mean()},
-                 {"top1_agreement", agreement.top1_agreement()},
-                 {"nll_delta", agreement.nll_delta()}};
+    figures["kl_mean"] = agreement.kl_mean();
+    figures["top1_agreement"] = agreement.top1_agreement();
+    figures["nll_delta"] = agreement.nll_delta();
+    if (job.continuation.size() > 1)
+      figures["decode_tokens_per_second"] = static_cast<double>(job.continuation.size() - 1) / step_seconds;
     if (plugin) {
       const zeromerge_statistics statistics = plugin->statistics();
       figures["entries_per_head"] =

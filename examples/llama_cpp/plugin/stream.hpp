@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cells.hpp"
+#include "plugin_api.h"
 #include "sight.hpp"
 #include "zeromerge/cache/any_cache.hpp"
 
@@ -56,6 +57,9 @@ class Stream {
 
   // Compresses now instead of at the next single token; a rebuilt cache waits until it has seen queries.
   void finish_prompt();
+
+  // Calls visit(context, head) for each kv head, which carries `stream`; there must be a cache.
+  void visit_heads(zeromerge_head_visitor_t visit, void* context, std::uint64_t stream) const;
 
   const AnyCache* cache() const { return cache_.get(); }
   std::size_t tokens() const { return order_.size(); }
