@@ -10,7 +10,7 @@ namespace evaluate {
 namespace {
 
 constexpr double kWidth = 480, kHeight = 320;
-constexpr double kLeft = 64, kRight = 14, kTop = 14, kBottom = 48;
+constexpr double kLeft = 64, kRight = 14, kTop = 26, kBottom = 48;
 constexpr double kInnerWidth = kWidth - kLeft - kRight, kInnerHeight = kHeight - kTop - kBottom;
 constexpr std::size_t kLooks = 8;  // of colours and of shapes; behind them the same ones hollow
 
@@ -39,12 +39,9 @@ std::string line(double x1, double y1, double x2, double y2, const char* classes
          place(y2) + "\" class=\"" + classes + "\"/>\n";
 }
 
-// 1e-05 as 1e-5, and no digits that only rounding brought.
+// No digits that only rounding brought.
 std::string tick_label(double value) {
-  std::string label = std::abs(value) >= 1e4 && std::abs(value) < 1e7 ? count(value) : significant(value, 4);
-  const std::size_t e = label.find("e-0");
-  if (e != std::string::npos) label.erase(e + 2, 1);
-  return label;
+  return std::abs(value) >= 1e4 && std::abs(value) < 1e7 ? count(value) : significant(value, 4);
 }
 
 struct Box {
@@ -72,7 +69,7 @@ class Labels {
                            Way{0, 18, "label middle", -width / 2}, Way{-9, 4, "label end", -9 - width}}) {
       const double left = x + way.left, base = y + way.dy;
       const Box box{left, base - 10, left + width, base + 2};
-      const bool outside = box.left < kLeft + 2 || box.right > kWidth - 2 || box.top < 1 ||
+      const bool outside = box.left < kLeft + 2 || box.right > kWidth - 2 || box.top < kTop - 4 ||
                            box.bottom > kTop + kInnerHeight - 1;
       if (outside || std::any_of(taken_.begin(), taken_.end(), [&](const Box& b) { return b.meets(box); }))
         continue;
@@ -148,8 +145,7 @@ class Drawing {
       out += line(at, kTop, at, bottom, "mark");
       const double width = 6.0 * static_cast<double>(chart_.x_mark->label.size());
       const bool before = at - width > kLeft + kInnerWidth / 2;
-      out += text(before ? at - 5 : at + 5, kTop + 10, before ? "note end" : "note", chart_.x_mark->label);
-      labels_.keep_free({before ? at - 5 - width : at, kTop, before ? at : at + 5 + width, kTop + 13});
+      out += text(before ? at - 5 : at + 5, kTop - 6, before ? "note end" : "note", chart_.x_mark->label);
     }
     return out;
   }

@@ -99,7 +99,8 @@ std::string capacity_map(const Map& map) {
   const double cell = std::min(36.0, (1080.0 - kLeft) / layers);
   const double width = std::max(640.0, kLeft + cell * layers + 4),
                height = kRow * static_cast<double>(map.heads) + 46;
-  std::string svg = "<svg viewBox=\"0 0 " + fixed(width, 0) + " " + fixed(height, 0) +
+  std::string svg = "<svg style=\"min-width:" + fixed(0.8 * width, 0) + "px\" viewBox=\"0 0 " +
+                    fixed(width, 0) + " " + fixed(height, 0) +
                     "\" role=\"img\" aria-label=\"Entries kept by each head\">\n";
   for (std::size_t h = 0; h < map.heads; ++h)
     svg += text(kLeft - 8, kRow * static_cast<double>(h) + 16, "end", "head " + std::to_string(h));
@@ -151,13 +152,13 @@ std::string strip(const std::vector<double>& density, double left, double top, d
 }
 
 std::string kept_panel(const Map& map, std::size_t head) {
-  constexpr double kLeft = 40, kWidth = 340, kRow = 9;
-  const double bottom = kRow * static_cast<double>(map.layers.size());
+  constexpr double kLeft = 40, kWidth = 340, kRow = 9, kTop = 8;
+  const double bottom = kTop + kRow * static_cast<double>(map.layers.size());
   std::string svg = "<svg viewBox=\"0 0 360 " + fixed(bottom + 42, 0) +
                     "\" role=\"img\" aria-label=\"Where head " + std::to_string(head) + " keeps entries\">\n";
   const std::size_t every = std::max<std::size_t>(1, (map.layers.size() + 7) / 8);
   for (std::size_t l = 0; l < map.layers.size(); ++l) {
-    const double top = kRow * static_cast<double>(l);
+    const double top = kTop + kRow * static_cast<double>(l);
     if (l % every == 0) svg += text(kLeft - 6, top + 8, "end", std::to_string(l));
     if (head >= map.layers[l].size()) continue;
     const Head& h = map.layers[l][head];

@@ -43,7 +43,13 @@ std::string escape(std::string_view text) {
 
 std::string fixed(double value, int digits) { return formatted("%.*f", digits, value); }
 std::string with_sign(double value, int digits) { return formatted("%+.*f", digits, value); }
-std::string significant(double value, int digits) { return formatted("%.*g", digits, value); }
+
+std::string significant(double value, int digits) {
+  std::string text = formatted("%.*g", digits, value);
+  const std::size_t e = text.find("e-0");  // 1e-05 as 1e-5
+  if (e != std::string::npos) text.erase(e + 2, 1);
+  return text;
+}
 
 std::string count(double value) {
   std::string text = fixed(value, 0);

@@ -9,7 +9,7 @@ namespace {
 constexpr double kRoom = 0.07;  // of the axis, at either end
 
 std::vector<double> linear_ticks(double low, double high) {
-  const double about = (high - low) / 5.0;
+  const double about = (high - low) / 6.0;
   double step = std::pow(10.0, std::floor(std::log10(about)));
   for (const double times : {1.0, 2.0, 5.0, 10.0})
     if (step * times >= about * 0.99) {
@@ -18,7 +18,8 @@ std::vector<double> linear_ticks(double low, double high) {
     }
   std::vector<double> ticks;
   const double slack = step * 1e-6;
-  for (double n = std::ceil((low - slack) / step); n * step <= high + slack; ++n) ticks.push_back(n * step);
+  for (double n = std::ceil((low - slack) / step); n * step <= high + slack; ++n)
+    ticks.push_back(n * step + 0.0);  // + 0.0: no tick is -0
   return ticks;
 }
 
@@ -73,7 +74,7 @@ std::optional<Scale> fit(const Axis& axis, const std::vector<double>& values) {
     const double span = scale.high - scale.low;
     const double size = std::max(std::abs(scale.high), std::abs(scale.low));
     const double room = span > size * 1e-9 ? span * kRoom : std::max(size * 0.1, 1e-9);
-    scale.low -= room;
+    scale.low = scale.low >= 0.0 ? std::max(0.0, scale.low - room) : scale.low - room;
     scale.high += room;
   }
   scale.low = axis.low.value_or(scale.low);

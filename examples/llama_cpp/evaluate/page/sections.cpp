@@ -6,6 +6,16 @@
 #include "evaluate/page/html.hpp"
 
 namespace evaluate {
+namespace {
+
+// A long spec breaks behind its commas.
+std::string with_breaks(std::string html) {
+  for (std::size_t at = 0; (at = html.find(',', at)) != std::string::npos; at += 6)
+    html.insert(at + 1, "<wbr>");
+  return html;
+}
+
+}  // namespace
 
 Policies::Policies(const nlohmann::json& rows) {
   for (const nlohmann::json& row : rows) {
@@ -29,8 +39,9 @@ std::vector<nlohmann::json> rows_of(const nlohmann::json& findings, const std::s
 }
 
 std::string policy_cell(const Policies& policies, const std::string& policy) {
-  return "<svg class=\"key\" viewBox=\"0 0 28 14\" aria-hidden=\"true\">" +
-         marker(policies.look(policy), 14, 7, "") + "</svg><code>" + escape(policy) + "</code>";
+  return "<span class=\"policy\"><svg class=\"key\" viewBox=\"0 0 14 14\" aria-hidden=\"true\">" +
+         marker(policies.look(policy), 7, 7, "") + "</svg><code>" + with_breaks(escape(policy)) +
+         "</code></span>";
 }
 
 ByteUnit::ByteUnit(double most_bytes) : name("KiB"), bytes(1024.0) {

@@ -23,14 +23,14 @@ body { margin: 0; background: var(--page); color: var(--text); font: 15px/1.5 sy
 main { max-width: 1200px; margin: 0 auto; padding: 28px 20px 56px; }
 h1 { font-size: 26px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.01em; }
 h2 { font-size: 20px; line-height: 1.3; margin: 40px 0 6px; }
-h3 { font-size: 15px; line-height: 1.35; margin: 0; }
+h3 { font-size: 15px; line-height: 1.35; margin: 26px 0 6px; }
+figure h3 { margin: 0 0 4px; }
 p { margin: 4px 0 10px; max-width: 78ch; }
 .lead, figcaption p, .small, .empty { color: var(--soft); }
 .small, figcaption p { font-size: 13px; }
 code, pre { font-family: ui-monospace, "SFMono-Regular", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: 0.88em; overflow-wrap: anywhere; }
 pre { background: var(--card); border: 1px solid var(--edge); border-radius: 8px; padding: 10px 12px; white-space: pre-wrap; margin: 8px 0 0; }
-dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(170px, 1fr)); gap: 1px; margin: 18px 0 14px; background: var(--edge); border: 1px solid var(--edge); border-radius: 8px; overflow: hidden; }
-dl div { background: var(--card); padding: 9px 12px; box-shadow: 0 0 0 1px var(--edge); }
+dl { display: flex; flex-wrap: wrap; gap: 10px 36px; margin: 18px 0 14px; background: var(--card); border: 1px solid var(--edge); border-radius: 8px; padding: 12px 16px; }
 dt { color: var(--soft); font-size: 12px; }
 dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 16px; }
@@ -68,7 +68,7 @@ svg .end { text-anchor: end; }
 .hover:hover { stroke: var(--text); }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--edge); border-radius: 8px; margin: 10px 0 14px; }
 figure .scroll { border: 0; margin: 0; }
-figure .scroll svg { display: block; width: 100%; min-width: 640px; height: auto; }
+figure .scroll svg { display: block; width: 100%; height: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 12px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--edge); }
 tbody tr:last-child td { border-bottom: 0; }
@@ -77,7 +77,8 @@ th { color: var(--soft); font-weight: 500; font-size: 12.5px; vertical-align: bo
 td.text { white-space: normal; }
 td code { white-space: normal; }
 .interval { display: block; width: 190px; height: 22px; }
-.key { width: 28px; height: 14px; vertical-align: -2px; margin-right: 8px; }
+.policy { display: flex; align-items: baseline; gap: 8px; min-width: 210px; }
+.key { width: 14px; height: 14px; flex: none; position: relative; top: 2px; }
 .better { color: var(--k2); font-weight: 600; }
 .worse { color: var(--k1); font-weight: 600; }
 details { margin: 10px 0; }
