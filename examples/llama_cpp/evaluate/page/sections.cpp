@@ -19,6 +19,7 @@ std::string with_breaks(std::string html) {
 
 Policies::Policies(const nlohmann::json& rows) {
   for (const nlohmann::json& row : rows) {
+    if (!row.is_object()) continue;
     const std::string policy = text_of(row, "policy");
     if (std::find(names_.begin(), names_.end(), policy) == names_.end()) names_.push_back(policy);
   }
@@ -32,6 +33,7 @@ std::vector<nlohmann::json> rows_of(const nlohmann::json& findings, const std::s
   std::vector<nlohmann::json> rows;
   if (!findings.is_object() || !findings.contains("rows")) return rows;
   for (const nlohmann::json& row : findings["rows"]) {
+    if (!row.is_object()) continue;
     const std::string own = text_of(row, "task");
     if ((own.empty() ? "continuation" : own) == task) rows.push_back(row);
   }
