@@ -30,7 +30,7 @@ json findings() {
   return {{"settings", {{"model", "m.gguf"}, {"prompt_tokens", 2048}}},
           {"command", "zeromerge-evaluate --text a.txt"},
           {"rows", rows},
-          {"floor", {row("a.txt", "full", "100%", 2.5e-6, 2e7)}}};
+          {"floor", {row("a.txt", "full", "100%", 2.5e-6, 2e7), {{"task", "needles"}, {"bytes", 9e9}}}}};
 }
 
 std::size_t count(const std::string& text, const std::string& part) {
@@ -155,7 +155,7 @@ TEST(EvaluatePage, OfNothingSaysSo) {
 
 TEST(EvaluatePage, ShowsNeedlesAlone) {
   json f = {{"rows", json::array()}};
-  for (const char* asked : {"before", "after"})
+  for (const char* asked : {"in", "after"})
     for (const int right : {1, 2})
       f["rows"].push_back({{"task", "needles"},
                            {"asked", asked},
@@ -166,12 +166,14 @@ TEST(EvaluatePage, ShowsNeedlesAlone) {
                            {"bytes", 2e6},
                            {"right", right},
                            {"counted", 4}});
+  f["floor"] = {{{"task", "needles"}, {"asked", "in"}, {"right", 8}, {"counted", 10}}};
   const std::string html = page(f);
+  EXPECT_TRUE(has(html, "asked in the prompt: with everything kept the model answers 8 of 10 questions"));
   EXPECT_FALSE(has(html, "id=\"continuation\""));
   EXPECT_TRUE(has(html, "<title>h2o at 5%: 37.5, 1.91 MiB</title>")) << "3 of 8";
   EXPECT_TRUE(has(html, "<td>37.5%</td>"));
-  EXPECT_TRUE(has(html, "id=\"chart-needles-asked-before\""));
-  EXPECT_TRUE(has(html, "id=\"chart-needles-asked-after\""));
+  EXPECT_TRUE(has(html, "id=\"chart-needles-asked-in-the-prompt\""));
+  EXPECT_TRUE(has(html, "id=\"chart-needles-asked-after-compression\""));
   EXPECT_TRUE(has(html, "answered right (%)"));
   EXPECT_TRUE(has(html, "<td>2 of 4</td>"));
   expect_well_formed(html);
@@ -191,7 +193,10 @@ TEST(EvaluatePage, ShowsTurnsOfOneContext) {
                          {"answer_nll", 2.0},
                          {"answer_nll_full", 1.0 + 0.5 * turn},
                          {"counted", turn}});
+  f["floor"] = {{{"task", "scbench"}, {"mode", "session"}, {"kind", "lookup"}, {"score", 0.9}}};
   const std::string html = page(f);
+  const std::string scores = between(html, "id=\"chart-scbench-score", "</figure>");
+  EXPECT_TRUE(has(scores, ">everything kept</text>"));
   EXPECT_TRUE(has(html, "<td>0.417</td>")) << "(0.25 + 2 * 0.5) / 3";
   EXPECT_TRUE(has(html, "<td>+0.167</td>")) << "(0.5 + 2 * 0) / 3";
   EXPECT_TRUE(has(html, "id=\"chart-scbench-score-lookup--session\""));

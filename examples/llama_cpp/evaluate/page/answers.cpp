@@ -69,14 +69,17 @@ std::vector<AnswerMean> answer_means(const std::vector<nlohmann::json>& rows, Pa
   return means;
 }
 
-std::string answer_charts(const std::vector<AnswerMean>& means, const Chart& chart,
-                          const Policies& policies) {
+std::string answer_charts(const std::vector<AnswerMean>& means, const std::vector<AnswerMean>& full,
+                          const Chart& chart, const Policies& policies) {
   std::vector<std::string> panels;
   std::string out;
   for (const AnswerMean& m : means) {
     if (std::find(panels.begin(), panels.end(), m.panel) != panels.end()) continue;
     panels.push_back(m.panel);
-    out += figure(panel_chart(means, m.panel, chart, policies));
+    Chart own = panel_chart(means, m.panel, chart, policies);
+    for (const AnswerMean& f : full)
+      if (f.panel == m.panel) own.y_mark = Mark{f.value, "everything kept"};
+    out += figure(own);
   }
   return out;
 }

@@ -29,8 +29,9 @@ using AnswerOf = Answer (*)(const nlohmann::json& row);
 // In the order of the rows; what no row says anything about is left out.
 std::vector<AnswerMean> answer_means(const std::vector<nlohmann::json>& rows, PanelOf panel, AnswerOf answer);
 
-// A chart per panel against bytes. `chart` holds what they have in common; its id and title are continued by
-// the panel's name.
-std::string answer_charts(const std::vector<AnswerMean>& means, const Chart& chart, const Policies& policies);
+// A chart per panel against bytes, with a line where `full`, the means of the full cache's rows, has one for
+// it. `chart` holds what the charts have in common; its id and title are continued by the panel's name.
+std::string answer_charts(const std::vector<AnswerMean>& means, const std::vector<AnswerMean>& full,
+                          const Chart& chart, const Policies& policies);
 
 }  // namespace evaluate

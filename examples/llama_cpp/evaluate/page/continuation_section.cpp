@@ -51,8 +51,7 @@ struct Material {
 
   Material(const json& findings, const std::vector<json>& own) {
     for (const json& j : own) rows.push_back(to_row(j));
-    if (findings.contains("floor"))
-      for (const json& j : findings["floor"]) floor.push_back(to_row(j));
+    for (const json& j : rows_of(findings, "continuation", "floor")) floor.push_back(to_row(j));
     summaries = summarise(rows);
     floor_kl = mean(floor, [](const Row& r) { return r.kl_mean; });
     full_bytes = mean(floor, [](const Row& r) { return static_cast<double>(r.bytes); });

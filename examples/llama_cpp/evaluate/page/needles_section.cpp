@@ -10,6 +10,8 @@ using nlohmann::json;
 
 std::string panel(const json& row) {
   const std::string asked = text_of(row, "asked");
+  if (asked == "after") return "asked after compression";
+  if (asked == "in") return "asked in the prompt";
   return asked.empty() ? "" : "asked " + asked;
 }
 
@@ -40,6 +42,16 @@ std::string all_rows(const std::vector<json>& own, const Policies& policies) {
          "</details>\n";
 }
 
+// Of what the full cache answers right, for nothing else is asked of a policy.
+std::string full_note(const json& findings) {
+  std::string out;
+  for (const AnswerMean& m : answer_means(rows_of(findings, "needles", "floor"), panel, right))
+    out += "<p class=\"small\">" + escape(m.panel.empty() ? "" : m.panel + ": ") +
+           "with everything kept the model answers " + count(m.value * m.weight / 100.0) + " of " +
+           count(m.weight) + " questions right; only those count.</p>\n";
+  return out;
+}
+
 }  // namespace
 
 std::string needles_section(const json& findings, const Policies& policies) {
@@ -56,10 +68,9 @@ std::string needles_section(const json& findings, const Policies& policies) {
   chart.note = "Questions that are answered right, over all texts; higher and further left is better.";
   chart.y = {.title = "answered right (%)", .low = 0.0, .high = 104.0};
   return "<section id=\"needles\">\n<h2>Needles</h2>\n<p class=\"lead\">Facts are hidden in a long text, "
-         "then asked "
-         "for.</p>\n" +
-         legend(policies.names()) + "<div class=\"charts\">\n" + answer_charts(means, chart, policies) +
-         "</div>\n" +
+         "then asked for.</p>\n" +
+         full_note(findings) + legend(policies.names()) + "<div class=\"charts\">\n" +
+         answer_charts(means, {}, chart, policies) + "</div>\n" +
          table(
              {{"", true}, {"policy", true}, {"budget"}, {"entries/head"}, {"bytes"}, {"right"}, {"answers"}},
              rows) +

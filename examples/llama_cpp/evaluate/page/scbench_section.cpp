@@ -100,8 +100,10 @@ std::string scbench_section(const json& findings, const Policies& policies) {
   by_nll.y_mark = Mark{0.0, "everything kept"};
   return "<section id=\"scbench\">\n<h2>Many questions, one context</h2>\n<p class=\"lead\">A context is "
          "compressed once and asked several questions in turn.</p>\n" +
-         legend(policies.names()) + "<div class=\"charts\">\n" + answer_charts(scores, by_score, policies) +
-         answer_charts(changes, by_nll, policies) + "</div>\n" + means_table(scores, changes, policies) +
+         legend(policies.names()) + "<div class=\"charts\">\n" +
+         answer_charts(scores, answer_means(rows_of(findings, "scbench", "floor"), panel, score), by_score,
+                       policies) +
+         answer_charts(changes, {}, by_nll, policies) + "</div>\n" + means_table(scores, changes, policies) +
          all_rows(own, policies) + "</section>\n";
 }
 

@@ -29,10 +29,11 @@ std::size_t Policies::look(const std::string& policy) const {
   return static_cast<std::size_t>(std::find(names_.begin(), names_.end(), policy) - names_.begin());
 }
 
-std::vector<nlohmann::json> rows_of(const nlohmann::json& findings, const std::string& task) {
+std::vector<nlohmann::json> rows_of(const nlohmann::json& findings, const std::string& task,
+                                    const char* where) {
   std::vector<nlohmann::json> rows;
-  if (!findings.is_object() || !findings.contains("rows")) return rows;
-  for (const nlohmann::json& row : findings["rows"]) {
+  if (!findings.is_object() || !findings.contains(where)) return rows;
+  for (const nlohmann::json& row : findings[where]) {
     if (!row.is_object()) continue;
     const std::string own = text_of(row, "task");
     if ((own.empty() ? "continuation" : own) == task) rows.push_back(row);

@@ -19,8 +19,10 @@ class Policies {
   std::vector<std::string> names_;
 };
 
-// Rows of one task; a row that names none is of the first, "continuation".
-std::vector<nlohmann::json> rows_of(const nlohmann::json& findings, const std::string& task);
+// Rows of one task; a row that names none is of the first, "continuation". `where` is "rows", or "floor" for
+// those of the full cache.
+std::vector<nlohmann::json> rows_of(const nlohmann::json& findings, const std::string& task,
+                                    const char* where = "rows");
 
 // A policy's name behind its mark, for a table.
 std::string policy_cell(const Policies& policies, const std::string& policy);
