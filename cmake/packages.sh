@@ -42,6 +42,8 @@ build_packages=(g++ cmake ninja-build git ca-certificates python3 python3-pip li
   libcli11-dev)
 # What the tests need besides.
 test_packages=(clang)
+# Renders the page that zeromerge-evaluate writes; without it that test is skipped.
+browser_packages=(chromium)
 # For another CPU; without them that test is skipped.
 cross_packages=(g++-aarch64-linux-gnu qemu-user)
 # What the benches need besides.

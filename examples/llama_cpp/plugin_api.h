@@ -30,6 +30,16 @@ struct zeromerge_statistics {
   double attention_seconds;  // wall time spent in all of these calls
 };
 
+// What one kv head of one cache keeps at this moment.
+struct zeromerge_head {
+  uint64_t stream;            // counted over the contexts that are alive
+  uint64_t layer;             // of the model
+  uint64_t head;              // kv head of the layer
+  uint64_t tokens;            // that its sequence holds
+  uint64_t entries;           // that are kept
+  const uint64_t* positions;  // [entries], each below `tokens`; a merged entry has that of its oldest token
+};
+
 // "zeromerge_set_policy": for every cache that starts afterwards. False: the spec is wrong and nothing
 // changed; `error` (may be null) then holds the reason, cut to `error_size`.
 typedef bool (*zeromerge_set_policy_t)(const char* spec, char* error, size_t error_size);
@@ -55,6 +65,10 @@ typedef bool (*zeromerge_checkpoint_t)(void);
 typedef bool (*zeromerge_rollback_t)(void);
 // "zeromerge_get_statistics"
 typedef void (*zeromerge_get_statistics_t)(struct zeromerge_statistics* statistics);
+// "zeromerge_get_heads": calls visit(context, head) for each kv head of each live cache, layers and heads
+// rising within a stream. What `head` points to is valid during the call, which must not call the plug-in.
+typedef void (*zeromerge_head_visitor_t)(void* context, const struct zeromerge_head* head);
+typedef void (*zeromerge_get_heads_t)(zeromerge_head_visitor_t visit, void* context);
 // "zeromerge_reset_statistics": counters to zero, the peak to what is held now.
 typedef void (*zeromerge_reset_statistics_t)(void);
 // "zeromerge_last_error": why the last call was refused, or an empty string. Valid until the next attention

@@ -1,4 +1,6 @@
 // A budget: what it holds, and what it costs.
+#include <set>
+
 #include "integration/engine.hpp"
 
 namespace zeromerge::test {
@@ -79,6 +81,35 @@ TEST_F(Budget, ThatIsBoundedNeverHoldsThePrompt) {
   expect_close(expected, context.take(), 1.5);
   EXPECT_EQ(bounded.entries, 40 * engine.heads());
   EXPECT_LT(bounded.kv_bytes_peak, full.kv_bytes * 6 / 10);
+}
+
+// What a program is told of each head is what the head keeps.
+TEST_F(Budget, IsToldHeadByHead) {
+  engine.policy("zeromerge:budget=40");
+  Context context{Options{}};
+  context.feed(prompt);
+  context.feed_each(engine.text(prompt.size(), 1));
+  struct Told {
+    std::uint64_t heads = 0, entries = 0, last_layer = 0;
+    bool rising = true, distinct = true, in_range = true;
+  } told;
+  engine.get_heads(
+      [](void* into, const zeromerge_head* head) {
+        Told& t = *static_cast<Told*>(into);
+        t.rising = t.rising && head->stream == 0 && head->layer >= t.last_layer;
+        t.last_layer = head->layer;
+        std::set<std::uint64_t> positions(head->positions, head->positions + head->entries);
+        t.distinct = t.distinct && positions.size() == head->entries;
+        t.in_range = t.in_range && *positions.rbegin() == head->tokens - 1;
+        ++t.heads;
+        t.entries += head->entries;
+      },
+      &told);
+  EXPECT_EQ(told.heads, engine.heads());
+  EXPECT_EQ(told.entries, 40 * engine.heads());
+  EXPECT_TRUE(told.rising);
+  EXPECT_TRUE(told.distinct) << "a position is kept twice";
+  EXPECT_TRUE(told.in_range) << "the newest token is not the last position";
 }
 
 // Heads that differ in need share a layer's budget.

@@ -135,6 +135,7 @@ class Engine {
   zeromerge_checkpoint_t checkpoint = nullptr;
   zeromerge_rollback_t rollback = nullptr;
   zeromerge_get_statistics_t get_statistics = nullptr;
+  zeromerge_get_heads_t get_heads = nullptr;
   zeromerge_reset_statistics_t reset_statistics = nullptr;
   zeromerge_last_error_t last_error = nullptr;
 
@@ -170,6 +171,7 @@ class Engine {
     find(checkpoint, "zeromerge_checkpoint");
     find(rollback, "zeromerge_rollback");
     find(get_statistics, "zeromerge_get_statistics");
+    find(get_heads, "zeromerge_get_heads");
     find(reset_statistics, "zeromerge_reset_statistics");
     find(last_error, "zeromerge_last_error");
   }

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "zeromerge/budget/amount.hpp"
-#include "zeromerge/cache/spec.hpp"
+#include "zeromerge/cache/preset_table.hpp"
 
 namespace evaluate {
 
@@ -24,11 +24,9 @@ inline double stored_bits(zeromerge::StorageType type, std::size_t head_dim) {
 }
 
 // How many entries of this policy take the bytes of one in f16, scales counted.
-inline double entries_per_f16(const zeromerge::Spec& spec, std::size_t head_dim) {
-  using zeromerge::StorageType;
-  const StorageType both = spec.storage("storage", StorageType::f16);
-  return 32.0 / (stored_bits(spec.storage("keys", both), head_dim) +
-                 stored_bits(spec.storage("values", both), head_dim));
+inline double entries_per_f16(const std::string& policy, std::size_t head_dim) {
+  const auto [keys, values] = zeromerge::stored_types(policy);
+  return 32.0 / (stored_bits(keys, head_dim) + stored_bits(values, head_dim));
 }
 
 // `policy` with the entries that `budget` ("5%", "410") comes to for a prompt; a share is one of the prompt's
@@ -40,7 +38,7 @@ inline std::string with_budget(const std::string& policy, const std::string& bud
   const zeromerge::Amount amount = zeromerge::Spec("any:budget=" + budget).amount("budget", {});
   std::size_t entries = amount.of(prompt_tokens);
   if (equal_bytes)
-    entries = static_cast<std::size_t>(static_cast<double>(entries) * entries_per_f16(spec, head_dim));
+    entries = static_cast<std::size_t>(static_cast<double>(entries) * entries_per_f16(policy, head_dim));
   const char* join = policy.find(':') == std::string::npos ? ":" : ",";
   return policy + join + "budget=" + std::to_string(entries);
 }

@@ -1,6 +1,9 @@
 #include "evaluate/continuation.hpp"
 
+#include <algorithm>
+#include <array>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "evaluate/runner.hpp"
@@ -30,6 +33,8 @@ class Continuation {
   }
 
  private:
+  static constexpr std::array kRun = {"text", "policy", "budget"};
+
   std::size_t needed() const { return static_cast<std::size_t>(options_.prompt_tokens + options_.predict); }
 
   // Finds out what is wrong with a text before any heavy work.
@@ -63,9 +68,23 @@ class Continuation {
         add(findings_.rows, key(policy, budget), runner_.spec(policy, budget), job);
   }
 
+  // The run whose heads are to be mapped.
+  bool is_mapped(const json& row) const {
+    return row["text"] == options_.texts.front().filename().string() &&
+           row["policy"] == options_.heads_policy && row["budget"] == options_.heads_budget;
+  }
+  bool has_map(const json& row) const {
+    const json& heads = findings_.heads;
+    return heads.is_object() && std::all_of(kRun.begin(), kRun.end(), [&](const char* name) {
+             return heads.value(name, "") == row[name];
+           });
+  }
+
   void add(json& rows, json row, const std::string& policy, Job job) {
     const std::string label = counter_.next() + row["text"].get<std::string>() + ", ";
-    if (has(rows, row)) return;
+    const bool known = has(rows, row);
+    job.heads = is_mapped(row) && !has_map(row);
+    if (known && !job.heads) return;
     if (!reference_done_) {
       Job reference = job;
       reference.task = Task::reference;
@@ -76,11 +95,17 @@ class Continuation {
     }
     job.label = label + policy;
     job.policy = policy;
-    const json result = runner_.run(job);
-    for (const char* figure : {"kl_mean", "top1_agreement", "nll_delta"}) row[figure] = result[figure];
+    json result = runner_.run(job);
     row["entries"] = result["entries_per_head"];
     row["bytes"] = result["kv_bytes"];
-    rows.push_back(row);
+    for (const char* figure :
+         {"kl_mean", "top1_agreement", "nll_delta", "prompt_tokens_per_second", "decode_tokens_per_second"})
+      if (result.contains(figure)) row[figure] = result[figure];
+    if (job.heads) {
+      findings_.heads = std::move(result["heads"]);
+      for (const char* name : kRun) findings_.heads[name] = row[name];
+    }
+    if (!known) rows.push_back(row);
     changed_();
   }
 

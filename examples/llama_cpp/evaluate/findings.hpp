@@ -10,6 +10,8 @@ struct Findings {
   nlohmann::json settings = nlohmann::json::object();  // what the rows have in common
   nlohmann::json rows = nlohmann::json::array();
   nlohmann::json floor = nlohmann::json::array();  // of everything kept: rows of the same form
+  nlohmann::json heads;  // what each head has kept of a prompt, of one run: {text, policy, budget, tokens,
+                         // layers}, see kept_of_prompt; null if it was not asked for
 };
 
 // Called after each new row.

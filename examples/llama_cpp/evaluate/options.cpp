@@ -20,6 +20,7 @@ struct Names {
   std::string task = "continuation";
   std::string equal = "entries";
   std::string asked = "after";
+  std::string heads;  // POLICY@BUDGET
 };
 
 void declare(CLI::App& app, Options& options, Names& names) {
@@ -71,6 +72,12 @@ void declare(CLI::App& app, Options& options, Names& names) {
          "--json", options.json,
          "file to write the rows to after each one; rows that it holds already are not measured again")
       ->type_name("FILE");
+  app.add_option("--html", options.html, "page to write after each row: charts, tables and the map of heads")
+      ->type_name("FILE");
+  app.add_option(
+         "--heads-of", heads,
+         "run whose heads the page maps, for the first text; without it the last policy at the first budget")
+      ->type_name("SPEC@N%");
   app.add_option("--plugin", options.plugin, "the plug-in")->type_name("FILE")->capture_default_str();
 }
 
@@ -98,6 +105,36 @@ void check_policies(const Options& options) {
       throw UsageError(std::string("--policy or --budget: ") + error.what());
     }
   }
+}
+
+// The page has a map of one run's heads; which one, and that it is among the runs.
+void choose_heads(Options& options, const std::string& run) {
+  if (run.empty()) {
+    if (options.html.empty()) return;
+    options.heads_policy = options.policies.back();
+    options.heads_budget = options.budgets.front();
+    return;
+  }
+  const std::size_t at = std::min(run.rfind('@'), run.size());
+  options.heads_policy = run.substr(0, at);
+  options.heads_budget = run.substr(std::min(at + 1, run.size()));
+  const auto has = [](const std::vector<std::string>& all, const std::string& one) {
+    return std::find(all.begin(), all.end(), one) != all.end();
+  };
+  if (!has(options.policies, options.heads_policy) || !has(options.budgets, options.heads_budget))
+    throw UsageError("--heads-of: \"" + run +
+                     "\" is none of the runs; give a --policy and a --budget of this call, as in \"" +
+                     options.policies.back() + "@" + options.budgets.front() + "\"");
+}
+
+std::string command_line(int argc, char** argv) {
+  std::string line = std::filesystem::path(argv[0]).filename().string();
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    const bool plain = !word.empty() && word.find_first_of(" \t\n\"'\\$&|;<>()*?#~`!{}[]") == word.npos;
+    line += plain ? " " + word : " '" + word + "'";
+  }
+  return line;
 }
 
 }  // namespace
@@ -128,8 +165,11 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   options.asked_in = names.asked == "in";
   generate::check_model_and_plugin(options.model, options.plugin);
   generate::check_json(options.json);
+  generate::check_written("--html", options.html);
   check_texts(options);
   check_policies(options);
+  choose_heads(options, names.heads);
+  options.command = command_line(argc, argv);
   return options;
 }
 

@@ -24,6 +24,10 @@ struct Options {
   std::int32_t seeds = 1;  // needles, scbench: draws
   std::int32_t threads = 0;
   std::filesystem::path json;  // empty: none
+  std::filesystem::path html;  // likewise
+  std::string heads_policy;    // whose heads are mapped, for the first text; empty: nobody's
+  std::string heads_budget;
+  std::string command;  // as it was called
   std::filesystem::path plugin;
 };
 

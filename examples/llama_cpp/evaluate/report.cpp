@@ -6,6 +6,7 @@
 #include <ostream>
 #include <vector>
 
+#include "evaluate/page/page.hpp"
 #include "evaluate/summary.hpp"
 #include "generate/error.hpp"
 
@@ -29,8 +30,24 @@ json drawn_settings(const Options& options) {
 }
 
 Row to_row(const json& j) {
-  return {j.at("text"),  j.at("policy"),  j.at("budget"),         j.at("entries"),
-          j.at("bytes"), j.at("kl_mean"), j.at("top1_agreement"), j.at("nll_delta")};
+  return {.text = j.at("text"),
+          .policy = j.at("policy"),
+          .budget = j.at("budget"),
+          .entries = j.at("entries"),
+          .bytes = j.at("bytes"),
+          .kl_mean = j.at("kl_mean"),
+          .top1_agreement = j.at("top1_agreement"),
+          .nll_delta = j.at("nll_delta"),
+          .prompt_tokens_per_second = j.value("prompt_tokens_per_second", 0.0),
+          .decode_tokens_per_second = j.value("decode_tokens_per_second", 0.0)};
+}
+
+// A file that is there is replaced whole.
+void write_file(const char* option, const std::filesystem::path& path, const std::string& content) {
+  const std::filesystem::path partial = path.string() + ".partial";
+  if (!(std::ofstream(partial) << content << std::flush))
+    throw std::runtime_error(option + (": " + partial.string()) + " cannot be written");
+  std::filesystem::rename(partial, path);
 }
 
 template <class... Values>
@@ -63,6 +80,7 @@ Findings read_findings(const Options& options) {
     findings.floor = j.at("floor").get<json::array_t>();
     for (const json* rows : {&findings.rows, &findings.floor})
       for (const json& row : *rows) (void)row.at("task").get<std::string>();
+    findings.heads = j.value("heads", json());
     return findings;
   } catch (const json::exception& error) {
     throw generate::UsageError("--json: " + path.string() + " is no file of this program's (" + error.what() +
@@ -70,16 +88,20 @@ Findings read_findings(const Options& options) {
   }
 }
 
-json document(const Findings& findings) {
-  return {{"settings", findings.settings}, {"rows", findings.rows}, {"floor", findings.floor}};
+json document(const Options& options, const Findings& findings) {
+  json all = {{"settings", findings.settings},
+              {"command", options.command},
+              {"rows", findings.rows},
+              {"floor", findings.floor}};
+  if (!findings.heads.is_null()) all["heads"] = findings.heads;
+  return all;
 }
 
 void write_findings(const Options& options, const Findings& findings) {
-  if (options.json.empty()) return;
-  const std::filesystem::path partial = options.json.string() + ".partial";
-  if (!(std::ofstream(partial) << document(findings).dump(2) << '\n' << std::flush))
-    throw std::runtime_error("--json: " + partial.string() + " cannot be written");
-  std::filesystem::rename(partial, options.json);
+  if (options.json.empty() && options.html.empty()) return;
+  const json all = document(options, findings);
+  if (!options.json.empty()) write_file("--json", options.json, all.dump(2) + '\n');
+  if (!options.html.empty()) write_file("--html", options.html, page(all));
 }
 
 namespace {

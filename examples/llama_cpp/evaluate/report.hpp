@@ -11,9 +11,10 @@ namespace evaluate {
 // What options.json holds already, or nothing. Throws UsageError if it was measured with other settings; rows
 // of other tasks may stand beside.
 Findings read_findings(const Options& options);
-// The document {"settings", "rows", "floor"}.
-nlohmann::json document(const Findings& findings);
-// Throws std::runtime_error if the file cannot be written; a file that is there is replaced whole.
+// The document {"settings", "command", "rows", "floor", "heads"}.
+nlohmann::json document(const Options& options, const Findings& findings);
+// To options.json and, as a page, to options.html. Throws std::runtime_error if a file cannot be written; one
+// that is there is replaced whole.
 void write_findings(const Options& options, const Findings& findings);
 void print_table(std::ostream& out, const Options& options, const Findings& findings);
 

@@ -24,6 +24,8 @@ struct Row {
   double kl_mean = 0.0;
   double top1_agreement = 0.0;
   double nll_delta = 0.0;
+  double prompt_tokens_per_second = 0.0;  // compressing it counted
+  double decode_tokens_per_second = 0.0;  // 0: not measured
 };
 
 // exp of the mean of log(x / y) over pairs; the bounds are two standard errors of that mean away.

@@ -89,7 +89,7 @@ json answer(Reader& reader, const Model& model, const Question& q) {
 json converse(const Conversation& conversation, const Model& model, const Job& job,
               const std::optional<Plugin>& plugin, Progress& progress, std::size_t& done) {
   Reader reader(model, job, plugin);
-  read_prompt(reader.session, conversation.context, job, plugin, {});
+  read_prompt(reader.session, model, conversation.context, job, plugin, {});
   json result = plugin ? cache_figures(*plugin, model) : json::object();
   reader.remember();
   json answers = json::array();

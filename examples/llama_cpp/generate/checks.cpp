@@ -63,9 +63,11 @@ void check_model_and_plugin(const fs::path& model, const fs::path& plugin) {
 
 // Tried now: a long run must not end with its figures lost. Appending nothing leaves an existing file as it
 // is.
-void check_json(const fs::path& path) {
+void check_written(const std::string& option, const fs::path& path) {
   if (path.empty() || std::ofstream(path, std::ios::app)) return;
-  throw UsageError("--json: " + path.string() + " cannot be written; give a file in an existing folder");
+  throw UsageError(option + ": " + path.string() + " cannot be written; give a file in an existing folder");
 }
+
+void check_json(const fs::path& path) { check_written("--json", path); }
 
 }  // namespace generate

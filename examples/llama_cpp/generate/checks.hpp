@@ -18,6 +18,8 @@ std::filesystem::path default_plugin();
 
 void require_file(const std::filesystem::path& path, const std::string& option, const std::string& remedy);
 void check_model_and_plugin(const std::filesystem::path& model, const std::filesystem::path& plugin);
+// That a file can be written there; an empty path is none.
+void check_written(const std::string& option, const std::filesystem::path& path);
 void check_json(const std::filesystem::path& path);
 
 }  // namespace generate

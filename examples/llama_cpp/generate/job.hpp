@@ -50,6 +50,7 @@ struct Job {
   std::string value_type = "f16";  // other than f16 only with flash attention
   bool stream = false;             // text to stdout as it comes
   bool warnings = false;
+  bool heads = false;        // compare: tell what each head has kept of the prompt
   std::int32_t threads = 1;  // decode
   std::int32_t prompt_threads = 1;
   std::int32_t ctx = 0;
@@ -65,7 +66,7 @@ struct Job {
   bool grows = false;  // ask: questions and right answers stay; else each one starts from the context
 };
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Job, task, label, model, policy, reclaim, flash, key_type, value_type,
-                                   stream, warnings, threads, prompt_threads, ctx, sequences, predict,
+                                   stream, warnings, heads, threads, prompt_threads, ctx, sequences, predict,
                                    prompt_file, prompt, continuation, logits_file, output_file, texts,
                                    conversations, grows)
 

@@ -31,9 +31,13 @@ Plugin::Plugin()
     : set_policy_(find<zeromerge_set_policy_t>(registry(), "zeromerge_set_policy")),
       set_reclaim_(find<zeromerge_set_reclaim_t>(registry(), "zeromerge_set_reclaim")),
       finish_prompt_(find<zeromerge_finish_prompt_t>(registry(), "zeromerge_finish_prompt")),
+      begin_second_reading_(
+          find<zeromerge_begin_second_reading_t>(registry(), "zeromerge_begin_second_reading")),
+      end_second_reading_(find<zeromerge_end_second_reading_t>(registry(), "zeromerge_end_second_reading")),
       checkpoint_(find<zeromerge_checkpoint_t>(registry(), "zeromerge_checkpoint")),
       rollback_(find<zeromerge_rollback_t>(registry(), "zeromerge_rollback")),
       get_statistics_(find<zeromerge_get_statistics_t>(registry(), "zeromerge_get_statistics")),
+      get_heads_(find<zeromerge_get_heads_t>(registry(), "zeromerge_get_heads")),
       last_error_(find<zeromerge_last_error_t>(registry(), "zeromerge_last_error")) {}
 
 void Plugin::configure(const std::string& policy, bool reclaim) const {
@@ -46,6 +50,14 @@ void Plugin::configure(const std::string& policy, bool reclaim) const {
 
 void Plugin::finish_prompt() const {
   if (!finish_prompt_()) throw std::runtime_error("the plug-in cannot end the prompt");
+}
+
+void Plugin::begin_second_reading() const {
+  if (!begin_second_reading_()) throw std::runtime_error("the plug-in cannot watch a second reading");
+}
+
+void Plugin::end_second_reading() const {
+  if (!end_second_reading_()) throw std::runtime_error("the plug-in cannot end the second reading");
 }
 
 void Plugin::checkpoint() const {

@@ -3,20 +3,15 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "generate/second_reading.hpp"
+#include "zeromerge/cache/preset_table.hpp"
+
 namespace generate {
-namespace {
-
-// What a policy wants of the engine between the prompt and its end. None wants anything yet; one that does
-// leaves the session where it found it (Session::place and return_to).
-void prepare(Session& /*session*/, const Job& /*job*/, const Plugin& /*plugin*/) {}
-
-}  // namespace
-
-void read_prompt(Session& session, const Tokens& prompt, const Job& job, const std::optional<Plugin>& plugin,
-                 const std::function<void(std::size_t)>& told) {
+void read_prompt(Session& session, const Model& model, const Tokens& prompt, const Job& job,
+                 const std::optional<Plugin>& plugin, const std::function<void(std::size_t)>& told) {
   session.feed_all(prompt, told);
   if (!plugin) return;
-  prepare(session, job, *plugin);
+  if (zeromerge::needs_second_reading(job.policy)) read_again(session, model, *plugin, prompt);
   plugin->finish_prompt();
 }
 

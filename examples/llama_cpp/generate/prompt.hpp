@@ -13,9 +13,10 @@
 namespace generate {
 
 // Feeds a prompt and ends it. Compressing it is part of that: the plug-in is told that it has ended, instead
-// of finding out at the first token. `told`: how many tokens are done.
-void read_prompt(Session& session, const Tokens& prompt, const Job& job, const std::optional<Plugin>& plugin,
-                 const std::function<void(std::size_t)>& told);
+// of finding out at the first token; a policy that needs a second reading gets one before. `told`: how many
+// tokens are done.
+void read_prompt(Session& session, const Model& model, const Tokens& prompt, const Job& job,
+                 const std::optional<Plugin>& plugin, const std::function<void(std::size_t)>& told);
 
 // {entries_per_head, kv_bytes} now
 nlohmann::json cache_figures(const Plugin& plugin, const Model& model);

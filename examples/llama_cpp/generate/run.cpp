@@ -9,6 +9,7 @@
 #include <stdexcept>
 
 #include "generate/compare.hpp"
+#include "generate/kept.hpp"
 #include "generate/progress.hpp"
 #include "generate/prompt.hpp"
 #include "generate/rows.hpp"
@@ -32,9 +33,9 @@ std::uint64_t memory_bytes(const std::string& field) {
   throw std::runtime_error("/proc/self/status has no field " + field);
 }
 
-void prefill(Session& session, const Job& job, const std::optional<Plugin>& plugin) {
+void prefill(Session& session, const Model& model, const Job& job, const std::optional<Plugin>& plugin) {
   Progress progress(job.label + ", prompt", job.prompt.size());
-  read_prompt(session, job.prompt, job, plugin, [&](std::size_t done) { progress.update(done); });
+  read_prompt(session, model, job.prompt, job, plugin, [&](std::size_t done) { progress.update(done); });
 }
 
 void step(Session& session, llama_token token) { session.feed(std::span(&token, 1), /*want_logits=*/true); }
@@ -114,7 +115,7 @@ json run_speed(const Job& job, const std::optional<Plugin>& plugin) {
     const Model model(job.model, /*vocabulary_only=*/false);
     Session session(model, job);
     const Clock::time_point start = Clock::now();
-    prefill(session, job, plugin);
+    prefill(session, model, job, plugin);
     const double prefill_seconds = seconds_since(start);
     Text text(model, job.stream);
     const std::vector<double> step_seconds = decode(session, job, text);
@@ -129,7 +130,7 @@ json run_speed(const Job& job, const std::optional<Plugin>& plugin) {
 json run_reference(const Job& job) {
   const Model model(job.model, /*vocabulary_only=*/false);
   Session session(model, job);
-  prefill(session, job, std::nullopt);
+  prefill(session, model, job, std::nullopt);
   RowWriter rows(job.logits_file);
   Tokens continuation;
   Progress progress(job.label + ", text", static_cast<std::size_t>(job.predict));
@@ -148,19 +149,27 @@ json run_compare(const Job& job, const std::optional<Plugin>& plugin) {
   return with_reason(plugin, [&] {
     const Model model(job.model, /*vocabulary_only=*/false);
     Session session(model, job);
-    prefill(session, job, plugin);
+    Clock::time_point start = Clock::now();
+    prefill(session, model, job, plugin);
+    json figures{{"prompt_tokens_per_second", static_cast<double>(job.prompt.size()) / seconds_since(start)}};
+    if (plugin && job.heads) figures["heads"] = kept_of_prompt(*plugin);
     RowReader rows(job.logits_file, model.vocabulary());
     Agreement agreement;
     Progress progress(job.label + ", text", job.continuation.size());
+    double step_seconds = 0.0;
     for (std::size_t i = 0; i < job.continuation.size(); ++i) {
+      start = Clock::now();
       if (i > 0) step(session, job.continuation[i - 1]);
+      if (i > 0) step_seconds += seconds_since(start);
       agreement.add(rows.next(), session.logits(), job.continuation[i]);
       progress.update(i + 1);
     }
     if (std::isnan(agreement.kl_mean())) throw std::runtime_error("the run's logits are not finite");
-    json figures{{"kl_mean", agreement.kl_mean()},
-                 {"top1_agreement", agreement.top1_agreement()},
-                 {"nll_delta", agreement.nll_delta()}};
+    figures["kl_mean"] = agreement.kl_mean();
+    figures["top1_agreement"] = agreement.top1_agreement();
+    figures["nll_delta"] = agreement.nll_delta();
+    if (job.continuation.size() > 1)
+      figures["decode_tokens_per_second"] = static_cast<double>(job.continuation.size() - 1) / step_seconds;
     if (plugin) figures.update(cache_figures(*plugin, model));
     return figures;
   });

@@ -8,6 +8,8 @@
 #include "generate/ask.hpp"
 #include "generate/error.hpp"
 #include "generate/run.hpp"
+#include "generate/second_reading.hpp"
+#include "zeromerge/cache/preset_table.hpp"
 
 namespace generate {
 namespace {
@@ -101,7 +103,9 @@ int worker_main(const char* job_file, const char* result_file) {
   json result;
   try {
     std::ifstream stream(job_file);
-    result = perform(json::parse(stream).get<Job>());
+    Job job = json::parse(stream).get<Job>();
+    if (!job.policy.empty() && zeromerge::needs_second_reading(job.policy)) job.ctx += kReadAgain;
+    result = perform(job);
   } catch (const UsageError& error) {
     result = {{"error", error.what()}, {"usage", true}};
   } catch (const std::exception& error) {

@@ -80,6 +80,12 @@ bool rollback() {
 
 void get_statistics(zeromerge_statistics* statistics) { *statistics = read_statistics(); }
 
+void get_heads(zeromerge_head_visitor_t visit, void* context) {
+  const std::lock_guard lock(hosts_mutex);
+  std::uint64_t streams = 0;
+  for (const Host* host : hosts) streams += host->visit_heads(visit, context, streams);
+}
+
 void reset_statistics() {
   Settings& s = Settings::get();
   s.cached_calls = s.stateless_calls = s.rebuilds = s.refusals = s.attention_nanoseconds = 0;
@@ -198,6 +204,7 @@ void* reg_function(ggml_backend_reg_t, const char* name) {
   if (is("zeromerge_checkpoint")) return reinterpret_cast<void*>(checkpoint);
   if (is("zeromerge_rollback")) return reinterpret_cast<void*>(rollback);
   if (is("zeromerge_get_statistics")) return reinterpret_cast<void*>(get_statistics);
+  if (is("zeromerge_get_heads")) return reinterpret_cast<void*>(get_heads);
   if (is("zeromerge_reset_statistics")) return reinterpret_cast<void*>(reset_statistics);
   if (is("zeromerge_last_error")) return reinterpret_cast<void*>(last_error);
   return nullptr;

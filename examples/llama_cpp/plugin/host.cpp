@@ -318,6 +318,20 @@ void Host::rollback() {
   watch_ = checkpoint_watch_;
 }
 
+std::uint64_t Host::visit_heads(zeromerge_head_visitor_t visit, void* context,
+                                std::uint64_t first_stream) const {
+  std::map<std::pair<std::size_t, int>, const Stream*> streams;  // by number and layer
+  std::size_t count = 0;
+  for (const auto& [data, layer] : layers_) {
+    count = std::max(count, layer.streams.size());
+    for (std::size_t s = 0; s < layer.streams.size(); ++s)
+      if (layer.streams[s] && layer.streams[s]->cache() != nullptr)
+        streams[{s, layer_of(layer.k)}] = layer.streams[s].get();
+  }
+  for (const auto& [key, stream] : streams) stream->visit_heads(visit, context, first_stream + key.first);
+  return count;
+}
+
 void Host::count(zeromerge_statistics& statistics) const {
   for (const auto& [data, layer] : layers_)
     for (const auto& stream : layer.streams) {

@@ -44,6 +44,9 @@ class Host {
   // Adds this instance's share to the statistics.
   void count(zeromerge_statistics& statistics) const;
 
+  // See zeromerge_get_heads; streams are counted from `first_stream` on. Returns how many there are.
+  std::uint64_t visit_heads(zeromerge_head_visitor_t visit, void* context, std::uint64_t first_stream) const;
+
  private:
   // One layer's cache tensors and its streams.
   struct Layer {

@@ -134,6 +134,23 @@ void Stream::rollback() {
   last_sight_ = 0;
 }
 
+void Stream::visit_heads(zeromerge_head_visitor_t visit, void* context, std::uint64_t stream) const {
+  const AnyLayer& layer = cache_->layer(0);
+  std::vector<std::uint64_t> positions;
+  zeromerge_head head{};
+  head.stream = stream;
+  head.layer = static_cast<std::uint64_t>(layer_ < 0 ? 0 : layer_);
+  head.tokens = tokens();
+  for (std::size_t h = 0; h < cache_->geometry().kv_heads; ++h) {
+    positions.resize(layer.entries(h));
+    for (std::size_t slot = 0; slot < positions.size(); ++slot) positions[slot] = layer.position(h, slot);
+    head.head = h;
+    head.entries = positions.size();
+    head.positions = positions.data();
+    visit(context, &head);
+  }
+}
+
 // A cell that is written again has lost its old content, whatever it was.
 void Stream::mark_written(const std::vector<std::size_t>& written) {
   for (const std::size_t cell : written) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cells.hpp"
+#include "plugin_api.h"
 #include "sight.hpp"
 #include "zeromerge/cache/any_cache.hpp"
 
@@ -76,6 +77,9 @@ class Stream {
   void require_checkpoint() const;
   // Holds again what it remembered. The engine must show that past at the next call.
   void rollback();
+
+  // Calls visit(context, head) for each kv head, which carries `stream`; there must be a cache.
+  void visit_heads(zeromerge_head_visitor_t visit, void* context, std::uint64_t stream) const;
 
   const AnyCache* cache() const { return cache_.get(); }
   std::size_t tokens() const { return order_.size(); }

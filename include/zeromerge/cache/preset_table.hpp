@@ -87,3 +87,22 @@ inline bool assume_preset(Spec& spec) {
 }
 
 }  // namespace zeromerge::detail
+
+namespace zeromerge {
+
+// Whether a policy chooses by a second reading of the prompt, which the engine has to do, see
+// LayerCache::begin_second_reading. Throws Error if the text is no spec.
+inline bool needs_second_reading(const std::string& text) {
+  Spec spec(text);
+  return detail::assume_preset(spec) && spec.amount("second", Amount{0.0, true}).value > 0.0;
+}
+
+// How a policy stores keys and values. Throws Error if the text says it wrongly.
+inline std::pair<StorageType, StorageType> stored_types(const std::string& text) {
+  Spec spec(text);
+  (void)detail::assume_preset(spec);
+  const StorageType both = spec.storage("storage", StorageType::f16);
+  return {spec.storage("keys", both), spec.storage("values", both)};
+}
+
+}  // namespace zeromerge
