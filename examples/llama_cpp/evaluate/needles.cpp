@@ -18,6 +18,7 @@ using generate::Task;
 using nlohmann::json;
 
 constexpr std::size_t kNeedles = 5;  // in a haystack
+constexpr std::size_t kSeams = 8;    // tokens that parts may take more together than apart
 constexpr std::size_t kRoom = 128;   // tokens for a question and its answer
 
 const char* const kPreface =
@@ -56,7 +57,8 @@ class Needles {
       const std::vector<Needle> needles = draw_needles(random, kNeedles);
       std::vector<std::string> parts{kPreface};
       for (const Needle& needle : needles) parts.push_back(" " + needle.sentence());
-      const std::string cut = beginning(text, path, count(runner_.tokenize(parts)));
+      if (options_.asked_in) parts.push_back(needles.front().question());
+      const std::string cut = beginning(text, path, count(runner_.tokenize(parts)) + kSeams);
       add(sheet, kPreface + with_needles(cut, needles, random), needles);
     }
     return sheet;
