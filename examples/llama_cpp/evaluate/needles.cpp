@@ -146,7 +146,8 @@ class Needles {
   std::vector<bool> ask(json& rows, json row, const std::string& policy, const std::string& label,
                         const Sheet& sheet, const std::vector<bool>& counts) {
     const bool is_full = counts.empty();
-    if (has(rows, row) && !is_full) return {};
+    const bool is_there = has(rows, row);
+    if (is_there && !is_full) return {};
     Job job = runner_.job(Task::ask, static_cast<std::size_t>(options_.prompt_tokens) + kRoom);
     job.label = label + row["text"].get<std::string>() + ", " + policy;
     job.policy = policy;
@@ -169,7 +170,7 @@ class Needles {
                 {"bytes", bytes / result.size()},
                 {"right", good},
                 {"counted", counted}});
-    if (!has(rows, row)) {
+    if (!is_there) {
       rows.push_back(row);
       changed_();
     }
