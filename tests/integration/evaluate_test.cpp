@@ -83,7 +83,96 @@ TEST_F(Evaluate, MeasuresContinuationAndGoesOnWhereItStopped) {
   EXPECT_EQ(rows(), second) << "a refused run changed the file";
 }
 
+// With everything kept a policy answers what the full cache answers.
+TEST_F(Evaluate, AsksForNeedlesAndGoesOnWhereItStopped) {
+  const std::string common = "--task needles --text " + path("a.txt") +
+                             " --prompt-tokens 240 --policy zeromerge --json " + path("rows.json");
+  ASSERT_EQ(run(common + " --budget 900"), 0) << said;
+  const json first = rows();
+  ASSERT_EQ(first["floor"].size(), 1u);
+  const json& full = first["floor"][0];
+  EXPECT_EQ(full["policy"], "full");
+  EXPECT_EQ(full["counted"], 5) << "of all that is asked";
+  EXPECT_GE(full["right"], 3) << "the model does not understand the questions";
+  ASSERT_EQ(first["rows"].size(), 1u);
+  const json& row = first["rows"][0];
+  EXPECT_EQ(row["task"], "needles");
+  EXPECT_EQ(row["asked"], "after");
+  EXPECT_EQ(row["text"], "a.txt");
+  EXPECT_EQ(row["policy"], "zeromerge");
+  EXPECT_EQ(row["budget"], "900");
+  EXPECT_EQ(row["counted"], full["right"]) << "what the full cache cannot answer does not count";
+  EXPECT_EQ(row["right"], full["right"]);
+  EXPECT_EQ(row["entries"], full["entries"]);
+  EXPECT_GT(row["bytes"], 0);
+
+  ASSERT_EQ(run(common + " --budget 900,24"), 0) << said;
+  const json second = rows();
+  ASSERT_EQ(second["rows"].size(), 2u);
+  EXPECT_EQ(second["rows"][0], row);
+  EXPECT_EQ(second["rows"][1]["entries"], 24);
+  EXPECT_EQ(second["rows"][1]["counted"], full["right"]);
+  EXPECT_LT(second["rows"][1]["right"], full["right"]) << "a tenth of a text that nobody asked about yet";
+  EXPECT_EQ(said.find("zeromerge:budget=900"), std::string::npos) << "a row that is done was measured again";
+  ASSERT_EQ(run(common + " --budget 900,24"), 0) << said;
+  EXPECT_EQ(said.find("questions/s"), std::string::npos) << "there was nothing left to measure";
+
+  EXPECT_EQ(run(common + " --budget 24 --seeds 2"), 2);
+  EXPECT_NE(said.find("measured with"), std::string::npos) << said;
+  EXPECT_EQ(rows(), second) << "a refused run changed the file";
+}
+
+TEST_F(Evaluate, AsksForNeedlesWithinThePrompt) {
+  ASSERT_EQ(run("--task needles --asked in --text " + path("a.txt") +
+                " --prompt-tokens 240 --policy zeromerge --budget 900 --json " + path("rows.json")),
+            0)
+      << said;
+  const json row = rows()["rows"].at(0);
+  EXPECT_EQ(row["asked"], "in");
+  EXPECT_EQ(row["counted"], row["right"]);
+  EXPECT_GE(row["counted"], 3);
+}
+
+TEST_F(Evaluate, AsksGeneratedSessionsInBothModes) {
+  const std::string common =
+      "--task scbench --prompt-tokens 300 --policy zeromerge --json " + path("rows.json");
+  ASSERT_EQ(run(common + " --budget 900"), 0) << said;
+  const json first = rows();
+  ASSERT_EQ(first["floor"].size(), 16u) << "modes, kinds, first and later turns";
+  ASSERT_EQ(first["rows"].size(), 16u);
+  for (std::size_t i = 0; i < 16; ++i) {
+    const json& row = first["rows"][i];
+    const json& full = first["floor"][i];
+    for (const char* name : {"mode", "kind", "turn", "counted"}) EXPECT_EQ(row[name], full[name]);
+    EXPECT_EQ(row["task"], "scbench");
+    EXPECT_EQ(row["score"], full["score"]) << row;
+    EXPECT_EQ(row["answer_nll_full"], full["answer_nll"]);
+    EXPECT_NEAR(row["answer_nll"].get<double>(), full["answer_nll"].get<double>(), 0.02) << row;
+    const std::size_t questions = row["kind"] == "math.find" ? 3 : 5;
+    EXPECT_EQ(row["counted"], row["turn"] == "first" ? 1 : questions - 1);
+    // Nothing has been asked or said before the first question, whichever the mode.
+    for (const json& other : first["floor"]) {
+      const bool same = full["turn"] == "first" && other["turn"] == "first" && other["kind"] == full["kind"];
+      EXPECT_NEAR(other["answer_nll"].get<double>(), full["answer_nll"].get<double>(), same ? 0.02 : 1e9);
+    }
+  }
+  EXPECT_EQ(first["settings"]["seeds"], 1);
+  ASSERT_EQ(run(common + " --budget 900"), 0) << said;
+  EXPECT_EQ(said.find("questions/s"), std::string::npos) << "there was nothing left to measure";
+  EXPECT_EQ(rows(), first);
+}
+
 TEST_F(Evaluate, RefusesWhatItCannotMeasure) {
+  EXPECT_EQ(run("--task needles"), 2);
+  EXPECT_NE(said.find("--text is required"), std::string::npos) << said;
+  EXPECT_EQ(run("--task needles --budget 50 --prompt-tokens 100 --text " + path("a.txt")), 2);
+  EXPECT_NE(said.find("give at least"), std::string::npos) << said;
+  EXPECT_EQ(run("--task needles --budget 50 --prompt-tokens 100000 --text " + path("a.txt")), 2);
+  EXPECT_NE(said.find("give a longer text"), std::string::npos) << said;
+  EXPECT_EQ(run("--task needles --asked before --text " + path("a.txt")), 2);
+  EXPECT_EQ(run("--task scbench --budget 50 --prompt-tokens 40"), 2);
+  EXPECT_NE(said.find("smallest context"), std::string::npos) << said;
+
   EXPECT_EQ(run("--text " + path("missing.txt")), 2);
   EXPECT_NE(said.find("missing.txt"), std::string::npos);
   EXPECT_EQ(run("--text " + path("a.txt") + " --prompt-tokens 100000"), 2);

@@ -18,6 +18,7 @@ using generate::Task;
 using nlohmann::json;
 
 constexpr std::size_t kNeedles = 5;  // in a haystack
+constexpr std::size_t kSeams = 8;    // tokens that parts may take more together than apart
 constexpr std::size_t kRoom = 128;   // tokens for a question and its answer
 
 const char* const kPreface =
@@ -56,7 +57,8 @@ class Needles {
       const std::vector<Needle> needles = draw_needles(random, kNeedles);
       std::vector<std::string> parts{kPreface};
       for (const Needle& needle : needles) parts.push_back(" " + needle.sentence());
-      const std::string cut = beginning(text, path, count(runner_.tokenize(parts)));
+      if (options_.asked_in) parts.push_back(needles.front().question());
+      const std::string cut = beginning(text, path, count(runner_.tokenize(parts)) + kSeams);
       add(sheet, kPreface + with_needles(cut, needles, random), needles);
     }
     return sheet;
@@ -144,7 +146,8 @@ class Needles {
   std::vector<bool> ask(json& rows, json row, const std::string& policy, const std::string& label,
                         const Sheet& sheet, const std::vector<bool>& counts) {
     const bool is_full = counts.empty();
-    if (has(rows, row) && !is_full) return {};
+    const bool is_there = has(rows, row);
+    if (is_there && !is_full) return {};
     Job job = runner_.job(Task::ask, static_cast<std::size_t>(options_.prompt_tokens) + kRoom);
     job.label = label + row["text"].get<std::string>() + ", " + policy;
     job.policy = policy;
@@ -167,7 +170,7 @@ class Needles {
                 {"bytes", bytes / result.size()},
                 {"right", good},
                 {"counted", counted}});
-    if (!has(rows, row)) {
+    if (!is_there) {
       rows.push_back(row);
       changed_();
     }

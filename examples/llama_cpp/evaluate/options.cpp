@@ -75,7 +75,7 @@ void declare(CLI::App& app, Options& options, Names& names) {
   app.add_option("--html", options.html, "page to write after each row: charts, tables and the map of heads")
       ->type_name("FILE");
   app.add_option(
-         "--heads-of", heads,
+         "--heads-of", names.heads,
          "run whose heads the page maps, for the first text; without it the last policy at the first budget")
       ->type_name("SPEC@N%");
   app.add_option("--plugin", options.plugin, "the plug-in")->type_name("FILE")->capture_default_str();
