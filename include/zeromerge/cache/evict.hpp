@@ -195,12 +195,13 @@ void evict(const P& policy, H& head, HeadState& state, std::size_t tokens) noexc
   state.ring = true;
 }
 
-// Puts a turned ring back into the order of arrival, so that a new prompt can follow.
+// Puts a turned ring back into the order of arrival, so that a new prompt can follow. Behind the ring the
+// tokens of a block may wait, which are in order.
 template <class P, class H>
 void straighten(const P& policy, H& head, HeadState& state) {
   if (!state.ring) return;
   const std::size_t places = state.ring_places(policy.areas.as_reference);
-  const std::size_t first = head.size() - places;
+  const std::size_t first = state.division.capacity - state.division.slack - places;
   H copy = head.sibling();
   copy.reserve(places);
   for (std::size_t i = 0; i < places; ++i) copy.copy(head, first + (state.ring_next + i) % places, i);
