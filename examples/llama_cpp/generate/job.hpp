@@ -15,7 +15,8 @@ enum class Task {
   speed,      // generate and measure
   reference,  // generate and keep every row of logits
   compare,    // follow the reference's text and compare the rows
-  ask         // read contexts and answer questions about them
+  ask,        // read contexts and answer questions about them
+  heads       // read the prompt and tell what each head keeps
 };
 NLOHMANN_JSON_SERIALIZE_ENUM(Task, {{Task::inspect, "inspect"},
                                     {Task::tokenize, "tokenize"},
@@ -23,7 +24,8 @@ NLOHMANN_JSON_SERIALIZE_ENUM(Task, {{Task::inspect, "inspect"},
                                     {Task::speed, "speed"},
                                     {Task::reference, "reference"},
                                     {Task::compare, "compare"},
-                                    {Task::ask, "ask"}})
+                                    {Task::ask, "ask"},
+                                    {Task::heads, "heads"}})
 
 // In tokens. What is asked may be empty: then it stands at the end of the context.
 struct Question {

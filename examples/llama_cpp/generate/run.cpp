@@ -175,4 +175,13 @@ json run_compare(const Job& job, const std::optional<Plugin>& plugin) {
   });
 }
 
+json run_heads(const Job& job, const std::optional<Plugin>& plugin) {
+  return with_reason(plugin, [&] {
+    const Model model(job.model, /*vocabulary_only=*/false);
+    Session session(model, job);
+    prefill(session, model, job, plugin);
+    return json{{"heads", kept_of_prompt(plugin.value())}};
+  });
+}
+
 }  // namespace generate

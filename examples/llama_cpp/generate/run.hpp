@@ -1,4 +1,4 @@
-// The three kinds of measured run; each in a fresh process, each returning its figures.
+// The kinds of measured run; each in a fresh process, each returning its figures.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -20,5 +20,7 @@ nlohmann::json run_reference(const Job& job);
 // job.logits_file, over job.continuation (one token alone has no decode speed); with the plug-in
 // {entries_per_head, kv_bytes} at its end too, and if job.heads {heads: kept_of_prompt()}
 nlohmann::json run_compare(const Job& job, const std::optional<Plugin>& plugin);
+// {heads: kept_of_prompt()} of job.prompt
+nlohmann::json run_heads(const Job& job, const std::optional<Plugin>& plugin);
 
 }  // namespace generate

@@ -7,6 +7,7 @@
 
 #include "generate/ask.hpp"
 #include "generate/error.hpp"
+#include "generate/known_profile.hpp"
 #include "generate/run.hpp"
 #include "generate/second_reading.hpp"
 #include "zeromerge/cache/preset_table.hpp"
@@ -77,7 +78,8 @@ json expand(const Job& job) {
 json perform(const Job& job) {
   start_llama(job.warnings);
   std::optional<Plugin> plugin;
-  if (!job.policy.empty()) plugin.emplace().configure(job.policy, job.reclaim);
+  if (!job.policy.empty())
+    plugin.emplace().configure(with_known_profile(job.policy, open_vocabulary(job)), job.reclaim);
   switch (job.task) {
     case Task::inspect:
       return inspect(job);
@@ -93,6 +95,8 @@ json perform(const Job& job) {
       return run_compare(job, plugin);
     case Task::ask:
       return run_ask(job, plugin);
+    case Task::heads:
+      return run_heads(job, plugin);
   }
   throw std::logic_error("a job without a task");
 }
