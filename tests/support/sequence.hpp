@@ -24,6 +24,7 @@ ZeroMergeOf<K, V> policy(const std::string& settings) {
   composed.prompt_score = any.prompt_score;
   composed.prompt_share = any.prompt_share;
   composed.refit = any.refit;
+  composed.gated = any.gated;
   return composed;
 }
 
