@@ -89,13 +89,13 @@ std::vector<float> left_over(const P& policy, const H& head, const HeadState& st
 inline constexpr std::size_t kMeasured = 64;
 
 // One head in two forms, merged and with the rest dropped; what is nearer to the whole head's output stays.
-// A head without merged entries has their places for others.
+// A head without merged entries has their places for others, and those of an earlier prompt compete for them.
 template <class P, class H>
 void keep_better(const PromptLayer<P, H>& layer, const ReferenceQueries<H>& references, std::size_t h,
                  H& merged, H& dropped, std::span<const float> ratings, const HeadState& before) {
   const H& head = layer.heads[h];
   HeadState state = before;
-  state.division.residual = 0;
+  state.division.residual = state.residuals = 0;
   compress(layer.policy, DropMerge{}, head, state, dropped, layer.view.tokens, ratings);
   const std::vector<float> outputs = references.outputs(h, head);
   if (references.error(h, outputs, merged) <= references.error(h, outputs, dropped)) return;
