@@ -15,6 +15,7 @@ namespace zeromerge {
 // How far a budget that shares out over all layers has come where it is asked for one layer after another.
 struct BudgetProgress {
   std::size_t layers = 0;     // of the cache
+  std::size_t tokens = 0;     // of the prompt that they end
   std::size_t done = 0;       // of them have been asked about
   std::size_t spent = 0;      // entries given away by rank
   std::vector<float> best{};  // the highest values so far, as many as can still matter

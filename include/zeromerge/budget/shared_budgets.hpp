@@ -44,9 +44,11 @@ struct TwoStageBudget {
     const std::size_t asked =
         std::transform_reduce(query.importance.begin(), query.importance.end(), std::size_t{0}, std::plus<>(),
                               [](const auto& head) { return head.size(); });
-    if (asked <= total) {  // everything fits, and heads go on growing to the uniform capacity
+    if (asked <= total) {  // everything fits, and what is left over lets all heads grow alike
       if (query.progress != nullptr) ++query.progress->done, query.progress->spent += total;
-      return std::vector<std::size_t>(all.size(), s.mean);
+      for (std::size_t h = 0; h < all.size(); ++h)
+        all[h] += query.importance[h].size() + (total - asked + all.size() - 1 - h) / all.size();
+      return all;
     }
     const std::size_t best =
         query.progress == nullptr ? total : due_to_layer(query.importance, total, *query.progress);
@@ -57,21 +59,27 @@ struct TwoStageBudget {
 
  private:
   // One layer after another: the threshold is the value that just as many of the entries seen so far exceed
-  // as their layers' share of the total; the last layer gets what is left, so that the total is exact.
+  // as their layers' share of the total; the last layer gets what is left, so that the total is exact, and
+  // no more is left than layers like this one can take.
   static std::size_t due_to_layer(std::span<const std::vector<float>> values, std::size_t layer_total,
                                   BudgetProgress& progress) {
     ++progress.done;
     const std::size_t total = layer_total * progress.layers;
     std::size_t entries = total - std::min(total, progress.spent);  // left
-    for (const auto& head : values) progress.best.insert(progress.best.end(), head.begin(), head.end());
     if (progress.done < progress.layers) {
+      for (const auto& head : values) progress.best.insert(progress.best.end(), head.begin(), head.end());
       (void)keep_best(progress.best, total);  // no more of them can ever matter
       const float threshold = keep_best(std::vector<float>(progress.best), layer_total * progress.done);
       std::size_t above = 0;
-      for (const auto& head : values)
+      std::size_t later = 0;
+      for (const auto& head : values) {
         above += static_cast<std::size_t>(
             std::count_if(head.begin(), head.end(), [&](float x) { return x >= threshold; }));
-      entries = std::min(entries, above);
+        later += head.size() * (progress.layers - progress.done);
+      }
+      entries = std::min(entries, std::max(above, entries - std::min(entries, later)));
+    } else {
+      progress.best = {};
     }
     progress.spent += entries;
     return entries;
@@ -81,7 +89,10 @@ struct TwoStageBudget {
   template <class Values>
   static float keep_best(Values&& values, std::size_t count) {
     count = std::min(count, values.size());
-    if (count == 0) return std::numeric_limits<float>::infinity();
+    if (count == 0) {
+      values.clear();
+      return std::numeric_limits<float>::infinity();
+    }
     const auto last = values.begin() + static_cast<std::ptrdiff_t>(count - 1);
     std::nth_element(values.begin(), last, values.end(), std::greater<>());
     const float least = *last;

@@ -189,6 +189,7 @@ class LayerCache {
     std::fill(states_.begin(), states_.end(), HeadState{});
     queries_.clear();
     second_.clear();
+    context_->progress[sequence_] = {};
     tokens_ = 0;
     in_prompt_ = true;
   }
@@ -339,7 +340,7 @@ class LayerCache {
     const std::size_t layers = context_->geometry.layers;
     if (!shares_budget() || layers < 2) return nullptr;
     BudgetProgress& p = context_->progress[sequence_];
-    if (p.done >= layers || p.layers == 0) p = {.layers = layers};
+    if (p.done >= layers || p.tokens != tokens_) p = {.layers = layers, .tokens = tokens_};
     return &p;
   }
 
