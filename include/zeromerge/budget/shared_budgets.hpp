@@ -44,45 +44,47 @@ struct TwoStageBudget {
     const std::size_t asked =
         std::transform_reduce(query.importance.begin(), query.importance.end(), std::size_t{0}, std::plus<>(),
                               [](const auto& head) { return head.size(); });
-    if (asked <= total) {  // everything fits, and what is left over lets all heads grow alike
-      if (query.progress != nullptr) ++query.progress->done, query.progress->spent += total;
+    const std::size_t best = due(query, asked, total);
+    if (asked <= best) {  // everything fits, and what is left over lets all heads grow alike
       for (std::size_t h = 0; h < all.size(); ++h)
-        all[h] += query.importance[h].size() + (total - asked + all.size() - 1 - h) / all.size();
+        all[h] += query.importance[h].size() + (best - asked + all.size() - 1 - h) / all.size();
       return all;
     }
-    const std::size_t best =
-        query.progress == nullptr ? total : due_to_layer(query.importance, total, *query.progress);
     const auto won = detail::winners(query.importance, best);
     for (std::size_t h = 0; h < all.size(); ++h) all[h] += won[h];
     return all;
   }
 
  private:
-  // One layer after another: the threshold is the value that just as many of the entries seen so far exceed
-  // as their layers' share of the total; the last layer gets what is left, so that the total is exact, and
-  // no more is left than layers like this one can take.
-  static std::size_t due_to_layer(std::span<const std::vector<float>> values, std::size_t layer_total,
-                                  BudgetProgress& progress) {
-    ++progress.done;
-    const std::size_t total = layer_total * progress.layers;
-    std::size_t entries = total - std::min(total, progress.spent);  // left
-    if (progress.done < progress.layers) {
-      for (const auto& head : values) progress.best.insert(progress.best.end(), head.begin(), head.end());
-      (void)keep_best(progress.best, total);  // no more of them can ever matter
-      const float threshold = keep_best(std::vector<float>(progress.best), layer_total * progress.done);
-      std::size_t above = 0;
-      std::size_t later = 0;
-      for (const auto& head : values) {
-        above += static_cast<std::size_t>(
-            std::count_if(head.begin(), head.end(), [&](float x) { return x >= threshold; }));
-        later += head.size() * (progress.layers - progress.done);
-      }
-      entries = std::min(entries, std::max(above, entries - std::min(entries, later)));
-    } else {
-      progress.best = {};
-    }
+  // Entries for those that are asked about, of whom `asked` compete; `total`: their share.
+  static std::size_t due(const BudgetQuery& query, std::size_t asked, std::size_t total) {
+    if (query.progress == nullptr) return total;
+    BudgetProgress& progress = *query.progress;
+    const std::size_t left = total * progress.layers - std::min(total * progress.layers, progress.spent);
+    const std::size_t layers = progress.layers - progress.done++;  // among them
+    const std::size_t ranked = by_threshold(query.importance, total, progress);
+    std::size_t entries = left;  // the last layer's, so that the total is exact
+    if (layers > 1 && asked <= left / layers)
+      entries = left / layers;  // it fits
+    else if (layers > 1)        // no more is left than layers like this one can hold
+      entries = std::min(left, std::max(ranked, left - std::min(left, asked * (layers - 1))));
     progress.spent += entries;
     return entries;
+  }
+
+  // How many of a layer's values reach the one that just as many of those seen so far do as their layers'
+  // share of the total.
+  static std::size_t by_threshold(std::span<const std::vector<float>> values, std::size_t layer_total,
+                                  BudgetProgress& progress) {
+    for (const auto& head : values) progress.best.insert(progress.best.end(), head.begin(), head.end());
+    (void)keep_best(progress.best, layer_total * progress.layers);  // no more of them can ever matter
+    const float threshold = keep_best(std::vector<float>(progress.best), layer_total * progress.done);
+    if (progress.done == progress.layers) progress.best = {};
+    std::size_t reach = 0;
+    for (const auto& head : values)
+      reach += static_cast<std::size_t>(
+          std::count_if(head.begin(), head.end(), [&](float x) { return x >= threshold; }));
+    return reach;
   }
 
   // Cuts `values` to the `count` highest; the least of these.
