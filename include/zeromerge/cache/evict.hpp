@@ -131,10 +131,24 @@ void compress(const P& policy, const H& head, HeadState& state, H& target, std::
 
 namespace detail {
 
-// The least important of slots [first, last); ties go to the lower slot.
+// Lets a score of whole prompts that can be asked again rate a head's entries, in place of the running score.
+// False: there is none.
+template <class P, class H>
+bool rate_again(const P& policy, H& head) noexcept {
+  if constexpr (requires { policy.prompt_score.rate_head(head, std::span<float>{}); })
+    if (policy.rates_prompts() && policy.prompt_score.rates_in_decode() && head.fields().score) {
+      policy.prompt_score.rate_head(head, std::span<float>(head.score(), head.size()));
+      return true;
+    }
+  return false;
+}
+
+// The least important of slots [first, last); ties go to the lower slot. `rated`: the scores are ratings and
+// say themselves who is worth more.
 template <class P, class H>
 std::size_t least_important(const P& policy, const H& head, std::size_t first, std::size_t last,
-                            std::size_t tokens) noexcept {
+                            std::size_t tokens, bool rated = false) noexcept {
+  if (rated) return first + kernels::least(head.score() + first, last - first);
   if constexpr (requires { policy.score.is_importance(); })
     if (policy.score.is_importance()) return first + kernels::least(head.score() + first, last - first);
   std::size_t victim = first;
@@ -173,19 +187,18 @@ void evict(const P& policy, H& head, HeadState& state, std::size_t tokens) noexc
   if (!reference) detail::found_residuals(policy, head, state, tokens);
   if (head.size() <= d.capacity) return;
   if (reference) state.residuals = d.residual;
-  if constexpr (requires { policy.prompt_score.rate_head(head, std::span<float>{}); })
-    if (policy.rates_prompts() && policy.prompt_score.rates_in_decode())
-      policy.prompt_score.rate_head(head, std::span<float>(head.score(), head.size()));
+  const bool rated = detail::rate_again(policy, head);
+  const auto worth = [&](std::size_t slot) {
+    return rated ? head.score()[slot] : detail::importance_of(policy, head, slot, tokens);
+  };
   const std::size_t first = d.sinks + state.residuals;
   const std::size_t newest = head.size() - policy.areas.block;  // the first of the new ones
   const std::size_t places = state.ring_places(reference);
   const std::size_t ring = newest - places;
   for (std::size_t i = 0; i < policy.areas.block; ++i) {
     const std::size_t oldest = ring + state.ring_next;
-    std::size_t victim = detail::least_important(policy, head, first, ring, tokens);
-    if (!reference && detail::importance_of(policy, head, oldest, tokens) <
-                          detail::importance_of(policy, head, victim, tokens))
-      victim = oldest;
+    std::size_t victim = detail::least_important(policy, head, first, ring, tokens, rated);
+    if (!reference && worth(oldest) < worth(victim)) victim = oldest;
     if (state.residuals != 0) policy.merge.fold(head, victim, d.sinks, state.residuals, policy.score);
     head.move(oldest, victim);
     head.move(newest + i, oldest);
