@@ -82,7 +82,7 @@ TEST(Presets, EveryGoodTextMakesACache) {
 
 TEST(Presets, BadTextsAreRefusedWithWhatIsValid) {
   expect_refusal("", "expected name:key=value");
-  expect_refusal("zeromerg", "unknown name 'zeromerg'; there are full, zeromerge, h2o");
+  expect_refusal("zeromerg", "unknown name 'zeromerg'; there are full, streaming, zeromerge, h2o");
   expect_refusal("full:budget=5%", "unknown key 'budget'; full knows storage, keys, values");
   expect_refusal("zeromerge:budgte=5%", "zeromerge knows budget, tail, sinks, residual");
   expect_refusal("zeromerge:budget=0", "a budget of 0 keeps nothing");
@@ -107,11 +107,24 @@ TEST(Presets, BadTextsAreRefusedWithWhatIsValid) {
   expect_refusal("zeromerge:heads=uniform,profile=x", "profile= needs heads=profile");
   expect_refusal("zeromerge:profile=/no/such/file", "cannot read the file '/no/such/file'");
   expect_refusal("zeromerge:reference=1,sinks=4", "the reference has no sinks");
-  expect_refusal("zeromerge:reference=1,refit=64", "the reference knows no score of whole prompts, no refit and no blocks");
+  expect_refusal("zeromerge:reference=1,refit=64",
+                 "the reference knows no score of whole prompts, no refit and no blocks");
   expect_refusal("zeromerge:replay=50", "replay must be a share");
   expect_refusal("zeromerge:replay=50%", "give the model's RoPE");
   expect_refusal("zeromerge:refit=64,bounded=1", "give the model's RoPE");
   expect_refusal("h2o:reference=1", "reference= is for zeromerge alone");
+  expect_refusal("zeromerge:evict=0", "evict=0 must be a number");
+  expect_refusal("zeromerge:window=50%,far=50%", "far is the second score of whole prompts");
+  expect_refusal("keydiff:norm=1", "keydiff's cosines may be negative");
+  expect_refusal("streaming:tail=5", "streaming knows budget, sinks, least");
+  expect_refusal("streaming:budget=5", "5 entries per head are too few");
+}
+
+TEST(Presets, AWrongValueIsRefusedAlsoWhereItIsNotUsed) {
+  expect_refusal("zeromerge:error=x", "error=x must be a number");
+  expect_refusal("zeromerge:merge=drop,alpha=x", "alpha=x must be a number");
+  expect_refusal("snapkv:residual=x", "residual=x must be a share");
+  expect_refusal("zeromerge:merge=nearest,metric=x", "is not one of dot, l2");
 }
 
 TEST(Presets, TheBudgetIsAShareOfThePromptOrACount) {
@@ -153,6 +166,11 @@ TEST(Presets, AProfileOfAnotherModelIsRefusedBeforeAnythingChanges) {
       EXPECT_THROW(cache->layer(1).finish_prompt(), Error);
       EXPECT_TRUE(cache->layer(1).in_prompt());
       EXPECT_EQ(cache->layer(1).entries(0), 100u);
+      cache->clear();
+      for (std::size_t l = 0; l < 2; ++l) (void)test::prefill(cache->layer(l), t, 0, 100);
+      EXPECT_THROW(cache->finish_prompt(), Error);
+      EXPECT_TRUE(cache->layer(0).in_prompt()) << "none has ended";
+      EXPECT_EQ(cache->layer(0).entries(0), 100u);
     }
   }
   std::remove(path.c_str());

@@ -303,6 +303,21 @@ TEST(ErrorBudget, WithoutQueriesTheBudgetIsGiven) {
   EXPECT_EQ(entries(cache), 40 * kLayers * kHeads);
 }
 
+// budget= is not used where errors can be measured, so that it cannot be too small.
+TEST(ErrorBudget, ATailAboveTheDefaultBudgetIsPossible) {
+  const auto t = model(14);
+  for (const bool measured : {true, false}) {
+    auto cache = test::make("tail=60,heads=error,error=0.1", kGeometry, options());
+    for (std::size_t l = 0; l < kLayers; ++l)
+      if (measured)
+        (void)test::prefill(cache.layer(l), t[l], 0, kPrompt);
+      else
+        cache.layer(l).extend(t[l].keys(0, kPrompt), t[l].values(0, kPrompt));
+    EXPECT_NO_THROW(cache.finish_prompt());
+    EXPECT_GE(entries(cache), 66 * kLayers * kHeads) << "4 sinks, 60 recent, 1 merged and 1 more";
+  }
+}
+
 TEST(ErrorBudget, AShortPromptStaysWholeAndHasWhatItNeedsToGoOn) {
   const auto t = model(13);
   auto cache = made("heads=error,error=0.1");

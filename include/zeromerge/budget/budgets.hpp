@@ -82,7 +82,7 @@ struct ProfileBudget {
 // As few entries as keep a head's attention output near that of all entries: the least capacity whose
 // relative error over reference queries stays within `error` (see cache/prompt_end.hpp, which measures it),
 // at most the tokens there are. `amount`: what a head is given that cannot be measured, because there are no
-// queries.
+// queries; never too few.
 struct ErrorBudget {
   Amount amount;
   double error = 0.1;
@@ -90,7 +90,8 @@ struct ErrorBudget {
   double target_error() const noexcept { return error; }
   std::vector<std::size_t> capacities(const BudgetQuery& query) const {
     if (!query.within_error.empty()) return {query.within_error.begin(), query.within_error.end()};
-    return UniformBudget{amount}.capacities(query);
+    return std::vector<std::size_t>(query.kv_heads,
+                                    std::max(CapacityBounds(amount, query, 1.0).mean, query.needed));
   }
 };
 

@@ -235,6 +235,7 @@ void finish_together(std::span<Layer* const> layers) {
   for (Layer* layer : layers)
     if (layer->in_prompt() && layer->tokens() != 0) open.push_back(layer);
   if (open.size() < 2 || !open[0]->shares_budget()) {
+    for (const Layer* layer : open) (void)layer->capacities(1, {});  // all are possible, or none has ended
     for (Layer* layer : layers) layer->finish_prompt();
     return;
   }

@@ -33,6 +33,7 @@ inline AnyBudget read_budget(const Spec& spec) {
   };
   const double floor = least_share("floor", kind == adaptive ? 0.2 : kind == profile ? 0.25 : 0.0);
   const double first = least_share("first", 0.3);
+  const double error_bound = spec.number("error", 1e-6, 1e6, 0.1);
   if (kind != profile && spec.has("profile"))
     fail("policy '", spec.text(), "': profile= needs heads=profile");
   switch (kind) {
@@ -43,7 +44,7 @@ inline AnyBudget read_budget(const Spec& spec) {
     case global:
       return {TwoStageBudget{amount, floor}};
     case error:
-      return {ErrorBudget{amount, spec.number("error", 1e-6, 1e6, 0.1)}};
+      return {ErrorBudget{amount, error_bound}};
     case pyramid:
       return {PyramidBudget{amount}};
     case profile:
@@ -76,6 +77,9 @@ inline void read_prompt_score(const Spec& spec, AnyZeroMerge& policy) {
   read("expected", ExpectedAttention{});
   read("keydiff", KeyDiff{});
   policy.prompt_score.by_value_norm = spec.choice("norm", {"0", "1"}, 0) == 1;
+  if (policy.prompt_score.by_value_norm && policy.prompt_score.rates_in_decode())
+    fail("policy '", spec.text(),
+         "': norm= is for shares of attention, keydiff's cosines may be negative; leave it out");
 }
 
 inline DecayedAttention read_score(const Spec& spec, bool reference) {
@@ -89,14 +93,14 @@ inline DecayedAttention read_score(const Spec& spec, bool reference) {
 
 inline AnyMerge read_merge(const Spec& spec, bool reference) {
   const std::size_t kind = spec.choice("merge", {"residual", "drop", "nearest"}, 0);
-  if (kind == 1) return {DropMerge{}};
-  if (kind == 2) return {NearestValueMerge{}};
-  ResidualMerge::Params p;
+  ResidualMerge::Params p;  // read in any case: a wrong value is refused wherever it stands
   p.clusters = spec.choice("groups", {"arrival", "clusters"}, 0) == 1;
   p.residual = spec.amount("residual", count(1));
   p.alpha = static_cast<float>(spec.number("alpha", 0.0, 100.0, reference ? 1.0 : 0.6));
   p.metric =
       spec.choice("metric", {"dot", "l2"}, 0) == 0 ? ResidualMerge::Metric::dot : ResidualMerge::Metric::l2;
+  if (kind == 1) return {DropMerge{}};
+  if (kind == 2) return {NearestValueMerge{}};
   return {ResidualMerge(p)};
 }
 
