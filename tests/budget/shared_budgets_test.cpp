@@ -38,7 +38,7 @@ struct Shape {
   }
   Values values(test::Random& random) const {
     Values all(heads());
-    for (auto& head : all) head = test::normals(random, tokens - two_stage().stages(query()).first);
+    for (auto& head : all) head = test::normals(random, tokens - two_stage().filling(query()).first);
     return all;
   }
   std::string text() const {
@@ -57,7 +57,7 @@ std::vector<std::size_t> joint(const Shape& shape, const Values& values) {
 // As the layers end their prompts one after another. No layer's answer may depend on those after it.
 std::vector<std::size_t> layer_by_layer(const Shape& shape, const Values& values) {
   BudgetProgress progress{.layers = shape.layers};
-  const std::size_t total = shape.heads() * (shape.mean - shape.two_stage().stages(shape.query()).first);
+  const std::size_t total = shape.heads() * (shape.mean - shape.two_stage().filling(shape.query()).first);
   std::vector<std::size_t> all;
   for (std::size_t l = 0; l < shape.layers; ++l) {
     const Values own(values.begin() + static_cast<std::ptrdiff_t>(l * shape.kv_heads),
@@ -95,7 +95,7 @@ TEST(TwoStage, SharesOutTheTotalToTheHighestRanked) {
       for (auto& head : values)
         for (float& x : head) x = std::round(x);
     const auto capacities = joint(shape, values);
-    const std::size_t first = shape.two_stage().stages(shape.query()).first;
+    const std::size_t first = shape.two_stage().filling(shape.query()).first;
     ASSERT_EQ(sum(capacities), shape.heads() * shape.mean) << shape.text();
     ASSERT_EQ(capacities, ranked(values, shape.heads() * (shape.mean - first), first)) << shape.text();
   }
@@ -104,14 +104,14 @@ TEST(TwoStage, SharesOutTheTotalToTheHighestRanked) {
 TEST(TwoStage, TheFirstStageIsAShareThatHoldsWhatIsExempt) {
   const BudgetQuery query{.tokens = 1000, .least = 32, .needed = 25, .beside = 25};
   const auto first = [&](Amount amount, double share_of_it) {
-    return TwoStageBudget{amount, share_of_it}.stages(query).first;
+    return TwoStageBudget{amount, share_of_it}.filling(query).first;
   };
   EXPECT_EQ(first(count(200), 0.3), 60u);
   EXPECT_EQ(first(share(0.2), 0.3), 60u);
   EXPECT_EQ(first(count(200), 0.0), 32u);
   EXPECT_EQ(first(count(200), 1.0), 200u);
   EXPECT_EQ(first(count(28), 0.3), 28u);
-  EXPECT_EQ((TwoStageBudget{share(0.01), 0.3}.stages(query).mean), 32u) << "a share is lifted to least";
+  EXPECT_EQ((TwoStageBudget{share(0.01), 0.3}.filling(query).mean), 32u) << "a share is lifted to least";
 }
 
 TEST(TwoStage, WithoutRatingsGivesWhatTheFirstStageNeeds) {
@@ -237,8 +237,8 @@ TEST(SharedBudgets, AskedAtRunTimeSayThatTheyNeedAllLayers) {
   EXPECT_FALSE(needs_all_layers(AnyBudget{UniformBudget{count(50)}}));
   EXPECT_FALSE(needs_all_layers(AnyBudget{ErrorBudget{count(50)}}));
   const BudgetQuery query{.tokens = 100, .beside = 10};
-  EXPECT_TRUE(stages_of(AnyBudget{TwoStageBudget{count(50)}}, query).has_value());
-  EXPECT_FALSE(stages_of(AnyBudget{PyramidBudget{count(50)}}, query).has_value());
+  EXPECT_TRUE(filling_of(AnyBudget{TwoStageBudget{count(50)}}, query).has_value());
+  EXPECT_FALSE(filling_of(AnyBudget{PyramidBudget{count(50)}}, query).has_value());
   EXPECT_EQ(mean_of(AnyBudget{PyramidBudget{count(50)}}, query), 50u);
 }
 

@@ -47,11 +47,13 @@ struct CapacityBounds {
                         static_cast<std::size_t>(floor * static_cast<double>(mean)))) {}
 };
 
-// How a budget of two stages fills a head: `first` entries, its first and last tokens among them, by the
-// running score, the rest by the score of whole prompts. The last tokens are a share of `mean`.
-struct Stages {
+// How heads are filled where a budget gives them very different capacities. The last tokens are a share of
+// `mean`, the same number for every head. In two stages: `first` entries, the first and last tokens among
+// them, by the running score, the rest by the score of whole prompts; 0: in one.
+struct Filling {
   std::size_t mean;
-  std::size_t first;
+  std::size_t first = 0;
+  bool in_stages() const noexcept { return first != 0; }
 };
 
 template <class B>
@@ -65,11 +67,11 @@ bool needs_all_layers(const B& budget) noexcept {
 }
 
 template <class B>
-std::optional<Stages> stages_of(const B& budget, const BudgetQuery& query) {
+std::optional<Filling> filling_of(const B& budget, const BudgetQuery& query) {
   if constexpr (requires {
-                  { budget.stages(query) } -> std::convertible_to<std::optional<Stages>>;
+                  { budget.filling(query) } -> std::convertible_to<std::optional<Filling>>;
                 })
-    return budget.stages(query);
+    return budget.filling(query);
   else
     return std::nullopt;
 }

@@ -65,15 +65,21 @@ struct ProfileBudget {
   double floor = 0.25;  // of the uniform capacity
   static constexpr bool needs_importance = false;
 
+  std::size_t mean(const BudgetQuery& query) const noexcept {
+    return CapacityBounds(amount, query, floor).mean;
+  }
+  Filling filling(const BudgetQuery& query) const noexcept { return {mean(query)}; }
+
   std::vector<std::size_t> capacities(const BudgetQuery& query) const {
     if (query.layer >= profile->layers() || query.kv_heads != profile->kv_heads())
       fail("profile: it has ", profile->layers(), " layers of ", profile->kv_heads(),
            " kv heads, the cache asks for layer ", query.layer, " with ", query.kv_heads);
-    const auto [mean, lowest] = CapacityBounds(amount, query, floor);
+    const auto [entries, bound] = CapacityBounds(amount, query, floor);
+    const std::size_t lowest = std::min(entries, std::max(bound, query.beside));
     const double used =
-        query.tokens == 0 ? 1.0 : static_cast<double>(mean) / static_cast<double>(query.tokens);
+        query.tokens == 0 ? 1.0 : static_cast<double>(entries) / static_cast<double>(query.tokens);
     const auto weights = profile->shares(used);
-    const auto all = apportion(weights, mean * weights.size(), lowest, std::max(mean, query.tokens));
+    const auto all = apportion(weights, entries * weights.size(), lowest, std::max(entries, query.tokens));
     const auto first = all.begin() + static_cast<std::ptrdiff_t>(query.layer * query.kv_heads);
     return {first, first + static_cast<std::ptrdiff_t>(query.kv_heads)};
   }
@@ -104,8 +110,8 @@ struct AnyBudget {
   bool needs_all_layers() const noexcept {
     return std::visit([](const auto& budget) { return zeromerge::needs_all_layers(budget); }, choice);
   }
-  std::optional<Stages> stages(const BudgetQuery& query) const {
-    return std::visit([&](const auto& budget) { return stages_of(budget, query); }, choice);
+  std::optional<Filling> filling(const BudgetQuery& query) const {
+    return std::visit([&](const auto& budget) { return filling_of(budget, query); }, choice);
   }
   double target_error() const noexcept {
     const auto* budget = std::get_if<ErrorBudget>(&choice);

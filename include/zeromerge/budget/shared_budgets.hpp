@@ -30,14 +30,14 @@ struct TwoStageBudget {
   std::size_t mean(const BudgetQuery& query) const noexcept {
     return CapacityBounds(amount, query, 0.0).mean;
   }
-  Stages stages(const BudgetQuery& query) const noexcept {
+  Filling filling(const BudgetQuery& query) const noexcept {
     const CapacityBounds bounds(amount, query, first);
     return {bounds.mean, std::min(bounds.mean, std::max(bounds.lowest, query.beside))};
   }
 
   // query.importance: of the entries that the first stage leaves over; none: what the first stage gives.
   std::vector<std::size_t> capacities(const BudgetQuery& query) const {
-    const Stages s = stages(query);
+    const Filling s = filling(query);
     std::vector<std::size_t> all(query.layers * query.kv_heads, s.first);
     if (query.importance.empty()) return all;
     const std::size_t total = (s.mean - s.first) * all.size();

@@ -207,22 +207,14 @@ void evict(const P& policy, H& head, HeadState& state, std::size_t tokens) noexc
   const auto worth = [&](std::size_t slot) {
     return rated ? head.score()[slot] : detail::importance_of(policy, head, slot, tokens);
   };
-<<<<<<< HEAD
   const std::size_t first = d.sinks + state.residuals + state.rated;
-=======
-  const std::size_t first = d.sinks + state.residuals;
->>>>>>> 66dc7207b827ed05bce7886572b26b68745b8c2d
   const std::size_t newest = head.size() - policy.areas.block;  // the first of the new ones
   const std::size_t places = state.ring_places(reference);
   const std::size_t ring = newest - places;
   for (std::size_t i = 0; i < policy.areas.block; ++i) {
     const std::size_t oldest = ring + state.ring_next;
-<<<<<<< HEAD
     std::size_t victim = oldest;
     if (first < ring) victim = detail::least_important(policy, head, first, ring, tokens, rated);
-=======
-    std::size_t victim = detail::least_important(policy, head, first, ring, tokens, rated);
->>>>>>> 66dc7207b827ed05bce7886572b26b68745b8c2d
     if (!reference && worth(oldest) < worth(victim)) victim = oldest;
     if (state.residuals != 0) policy.merge.fold(head, victim, d.sinks, state.residuals, policy.score);
     head.move(oldest, victim);

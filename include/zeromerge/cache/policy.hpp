@@ -134,26 +134,25 @@ struct Division {
   std::size_t context() const noexcept { return capacity - sinks - recent - residual - slack; }
 };
 
-// `stages`: how a budget of two stages has filled the capacity; none: by the policy's share.
+// `filling`: what a budget says about it; null: by the policy's shares.
 template <class P>
-Division division_of(const P& policy, std::size_t capacity, const Stages* stages = nullptr) noexcept {
+Division division_of(const P& policy, std::size_t capacity, const Filling* filling = nullptr) noexcept {
   if (capacity == kUnlimited) return {};
   Division d{.capacity = capacity, .sinks = policy.areas.sinks};
-  d.recent = policy.areas.recent_of(stages != nullptr ? stages->mean : capacity);
+  d.recent = policy.areas.recent_of(filling != nullptr ? filling->mean : capacity);
   d.slack = policy.areas.block - 1;
   if (d.recent < capacity) d.residual = policy.merge.residuals(capacity - d.recent);
   if (!d.possible() || !policy.rates_prompts()) return d;
-  const std::size_t first = stages != nullptr ? std::min(capacity, stages->first) : 0;
-  d.by_prompt = stages != nullptr
-                    ? std::min(d.context(), capacity - first)
+  d.by_prompt = filling != nullptr && filling->in_stages()
+                    ? std::min(d.context(), capacity - std::min(capacity, filling->first))
                     : static_cast<std::size_t>(policy.prompt_share * static_cast<double>(d.context()) + 0.5);
   return d;
 }
 
 // Throws Error if the division is impossible.
 template <class P>
-Division divide(const P& policy, std::size_t capacity, const Stages* stages = nullptr) {
-  const Division d = division_of(policy, capacity, stages);
+Division divide(const P& policy, std::size_t capacity, const Filling* filling = nullptr) {
+  const Division d = division_of(policy, capacity, filling);
   if (!d.possible())
     fail("budget: ", capacity, " entries per head are too few for ", d.sinks, " sinks, ", d.recent,
          " recent and ", d.residual, " residual entries",

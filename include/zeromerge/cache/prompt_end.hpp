@@ -53,10 +53,10 @@ BudgetQuery budget_query(const P& policy, std::size_t layer, std::size_t kv_head
 template <class P>
 std::vector<Division> divide_all(const P& policy, const BudgetQuery& query,
                                  std::span<const std::size_t> capacities) {
-  const auto stages = stages_of(policy.budget, query);
+  const auto filling = filling_of(policy.budget, query);
   std::vector<Division> all;
   for (const std::size_t capacity : capacities)
-    all.push_back(divide(policy, capacity, stages ? &*stages : nullptr));
+    all.push_back(divide(policy, capacity, filling ? &*filling : nullptr));
   return all;
 }
 
@@ -71,14 +71,14 @@ std::vector<float> running_importance(const P& policy, const H& head, std::size_
 // The values of those entries that a head of `first` entries, filled by the running score, leaves over. Those
 // that an earlier prompt's rating chose for good rank above all others.
 template <class P, class H>
-std::vector<float> left_over(const P& policy, const H& head, const HeadState& state, const Stages& stages,
+std::vector<float> left_over(const P& policy, const H& head, const HeadState& state, const Filling& filling,
                              std::size_t tokens, std::span<const float> values) {
-  const Division d = division_of(policy, stages.mean);
+  const Division d = division_of(policy, filling.mean);
   const std::size_t rated = lasts(policy.prompt_score) ? state.rated : 0;
   const std::size_t from = d.sinks + state.residuals + rated;
-  if (head.size() <= stages.first || head.size() < from + d.recent) return {};
+  if (head.size() <= filling.first || head.size() < from + d.recent) return {};
   const std::size_t to = head.size() - d.recent;
-  const std::size_t keep = std::min(to - from, stages.first - d.sinks - d.residual - d.recent - d.slack);
+  const std::size_t keep = std::min(to - from, filling.first - d.sinks - d.residual - d.recent - d.slack);
   const auto kept = best_slots(policy, head, from, to, keep, 0, tokens, {});
   std::vector<char> taken(head.size(), 0);
   for (const std::size_t slot : kept) taken[slot] = 1;
@@ -92,10 +92,11 @@ std::vector<float> left_over(const P& policy, const H& head, const HeadState& st
 template <class P, class H>
 bool everything_fits(const PromptLayer<P, H>& layer, const BudgetQuery& query) {
   if (target_error(layer.policy.budget) > 0.0) return false;
-  const auto stages = stages_of(layer.policy.budget, query);
+  const auto filling = filling_of(layer.policy.budget, query);
   const auto capacities = layer.policy.budget.capacities(query);
   for (std::size_t h = 0; h < layer.heads.size(); ++h)
-    if (layer.heads[h].size() > (stages ? stages->mean : capacities[h])) return false;
+    if (layer.heads[h].size() > (filling && filling->in_stages() ? filling->mean : capacities[h]))
+      return false;
   return true;
 }
 
@@ -195,16 +196,17 @@ PromptRatings rate_prompt(const PromptLayer<P, H>& layer) {
     ratings.by_prompt = policy.prompt_score.rate(layer.view);
   ratings.within_error = capacities_within(layer, ratings.by_prompt, needed_capacity(policy));
   if (!policy.budget.needs_importance) return ratings;
-  const auto stages = stages_of(policy.budget, query);
+  const auto filling = filling_of(policy.budget, query);
+  const bool stages = filling && filling->in_stages();
   const bool by_prompt = !ratings.by_prompt.empty() && (stages || policy.prompt_share >= 1.0);
   ratings.for_budget.resize(layer.heads.size());
   layer.view.executor(layer.heads.size(), [&](std::size_t h) {
     const H& head = layer.heads[h];
     std::vector<float> values =
         by_prompt ? ratings.by_prompt[h] : running_importance(policy, head, layer.view.tokens);
-    ratings.for_budget[h] = stages
-                                ? left_over(policy, head, layer.states[h], *stages, layer.view.tokens, values)
-                                : std::move(values);
+    ratings.for_budget[h] =
+        stages ? left_over(policy, head, layer.states[h], *filling, layer.view.tokens, values)
+               : std::move(values);
   });
   return ratings;
 }
