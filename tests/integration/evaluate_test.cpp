@@ -138,9 +138,9 @@ TEST_F(Evaluate, AsksGeneratedSessionsInBothModes) {
       "--task scbench --prompt-tokens 300 --policy zeromerge --json " + path("rows.json");
   ASSERT_EQ(run(common + " --budget 900"), 0) << said;
   const json first = rows();
-  ASSERT_EQ(first["floor"].size(), 16u) << "modes, kinds, first and later turns";
-  ASSERT_EQ(first["rows"].size(), 16u);
-  for (std::size_t i = 0; i < 16; ++i) {
+  ASSERT_EQ(first["floor"].size(), 20u) << "modes, kinds, first and later turns";
+  ASSERT_EQ(first["rows"].size(), 20u);
+  for (std::size_t i = 0; i < 20; ++i) {
     const json& row = first["rows"][i];
     const json& full = first["floor"][i];
     for (const char* name : {"mode", "kind", "turn", "counted"}) EXPECT_EQ(row[name], full[name]);

@@ -20,7 +20,7 @@ using nlohmann::json;
 using scbench::Kind;
 using scbench::Session;
 
-constexpr std::size_t kRoom = 512;  // tokens for questions and answers
+constexpr std::size_t kRoom = 1024;  // tokens for questions and answers
 
 struct Drawn {
   const Kind* kind;
