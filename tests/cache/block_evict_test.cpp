@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "support/held.hpp"
+#include "support/isa.hpp"
 #include "support/sequence.hpp"
 
 namespace zeromerge {
@@ -196,6 +197,29 @@ TEST(BlockEvict, MassIsKeptAndTheBudgetToo) {
 }
 
 // Blocks cross the packed groups of 32 in both directions.
+// A token that comes after a block has left is not rounded to 4 bits before it is even looked at.
+TEST(BlockEvict, TheNewestTokensAreNotPacked) {
+  const test::IsaScope exact(std::min(isa(), Isa::avx512));  // above it queries are rounded to 8 bits
+  const Tokens t(kGeometry, 300, 8);
+  for (const std::size_t block : {1u, 5u, 16u, 30u}) {
+    auto cache = test::make<q4>(settings(block), kGeometry);
+    auto& layer = cache.layer(0);
+    (void)test::prefill(layer, t, 0, 100);
+    layer.finish_prompt();
+    for (std::size_t token = 100; token < t.count; ++token) {
+      std::vector<HeldHead> before;
+      for (std::size_t h = 0; h < 2; ++h)
+        before.push_back(test::with_token(test::held(layer.head(h)), t, token, h));
+      const auto out = test::decode(layer, t, token);
+      for (std::size_t q = 0; q < 6; ++q)
+        ASSERT_LE(test::row_error(out.data() + q * kGeometry.head_dim,
+                                  test::attention_over(before[q / 3], t, token, q)),
+                  5e-3)
+            << "block " << block << " token " << token;
+    }
+  }
+}
+
 TEST(BlockEvict, PackedEntriesAreThoseThatAreAttendedTo) {
   const Tokens t(kGeometry, 420, 7);
   for (const char* more : {",merge=drop", ",residual=2"})

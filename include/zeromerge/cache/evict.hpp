@@ -221,7 +221,7 @@ void evict(const P& policy, H& head, HeadState& state, std::size_t tokens) noexc
     head.move(newest + i, oldest);
     state.ring_next = (state.ring_next + 1) % places;
   }
-  head.set_size(newest);
+  head.cut(newest);
   state.ring = true;
 }
 

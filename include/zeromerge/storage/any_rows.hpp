@@ -60,6 +60,9 @@ class AnyRows {
   void truncate(std::size_t size) noexcept {
     std::visit([&](auto& r) { r.truncate(size); }, rows_);
   }
+  void cut(std::size_t size) noexcept {
+    std::visit([&](auto& r) { r.cut(size); }, rows_);
+  }
   void clear() noexcept {
     std::visit([](auto& r) { r.clear(); }, rows_);
   }

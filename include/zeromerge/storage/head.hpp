@@ -96,6 +96,12 @@ class Head {
     keys_.truncate(size_);
     values_.truncate(size_);
   }
+  // Forgets the last entries of a head that goes on taking tokens in its final form.
+  void cut(std::size_t entries) noexcept {
+    size_ = entries;
+    keys_.cut(entries);
+    values_.cut(entries);
+  }
 
   // An entry is about to be appended: what that writes is fetched meanwhile.
   void expect_one() const noexcept {

@@ -92,6 +92,7 @@ class Keys {
   }
 
   void truncate(std::size_t) noexcept {}
+  void cut(std::size_t) noexcept {}
   void clear() noexcept {
     tiles_.resize(0);
     scale_.resize(0);

@@ -85,6 +85,17 @@ class PackedRows {
   void truncate(std::size_t size) noexcept {
     packed_ = std::min(packed_, kernels::round_up(size, kernels::kGroup));
   }
+  // The same, and what is left of a cut group waits in the window again, where new rows come behind it as
+  // they are given; settle() has made room.
+  void cut(std::size_t size) noexcept {
+    if (size >= packed_) return;
+    packed_ = size / kernels::kGroup * kernels::kGroup;
+    float row[kMaxHeadDim];
+    for (std::size_t slot = packed_; slot < size; ++slot) {
+      codec_.read(group(slot), slot % kernels::kGroup, row);
+      window_.write(slot - packed_, row);
+    }
+  }
   void clear() noexcept {
     packed_ = 0;
     groups_.resize(0);

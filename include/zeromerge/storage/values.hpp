@@ -88,6 +88,7 @@ class Values {
   }
 
   void truncate(std::size_t) noexcept {}
+  void cut(std::size_t) noexcept {}
   void clear() noexcept {
     rows_.resize(0);
     scale_.resize(0);
