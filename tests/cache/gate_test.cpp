@@ -81,6 +81,15 @@ TEST(Gate, KeepsWhatHelpsAndDropsWhatHurts) {
   EXPECT_EQ(gated.layer(0).state(1).division.residual, 0u);
 }
 
+TEST(Gate, PlacesOfMergedEntriesGoByTheScoreOfWholePromptsToo) {
+  const Tokens t = one_head_each_way(4);
+  auto gated = made(",residual=6,gate=1,keydiff=100%");
+  auto dropped = made(",merge=drop,keydiff=100%");
+  for (auto* cache : {&gated, &dropped}) take_prompt(*cache, t);
+  ASSERT_EQ(gated.layer(0).state(1).division.residual, 0u) << "merging hurts";
+  EXPECT_EQ(test::held(gated.layer(0).head(1)).position, test::held(dropped.layer(0).head(1)).position);
+}
+
 TEST(Gate, AHeadGoesOnDecodingAfterEitherChoice) {
   const Tokens t = one_head_each_way(2);
   auto cache = made(",gate=1");

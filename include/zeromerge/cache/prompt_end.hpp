@@ -111,6 +111,8 @@ void keep_better(const PromptLayer<P, H>& layer, const ReferenceQueries<H>& refe
   const H& head = layer.heads[h];
   HeadState state = before;
   state.division.residual = state.residuals = 0;
+  if (before.division.by_prompt == before.division.context())  // all places go by the score of whole prompts
+    state.division.by_prompt = state.division.context();
   compress(layer.policy, DropMerge{}, head, state, dropped, layer.view.tokens, ratings);
   const std::vector<float> outputs = references.outputs(h, head);
   if (references.error(h, outputs, merged) <= references.error(h, outputs, dropped)) return;
