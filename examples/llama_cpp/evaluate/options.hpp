@@ -15,7 +15,7 @@ struct Options {
   Measure task = Measure::continuation;
   std::filesystem::path model;
   std::vector<std::filesystem::path> texts;
-  std::vector<std::string> policies = {"zeromerge"};
+  std::vector<std::string> policies = {"zeromerge", "best"};
   std::vector<std::string> budgets = {"5%"};
   bool equal_bytes = false;  // a share is one of the full f16 cache's bytes, else of its entries
   std::int32_t prompt_tokens = 2048;

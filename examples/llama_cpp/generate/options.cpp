@@ -77,7 +77,7 @@ void check_prompt(Options& options, bool prompt_given) {
 void check_files(Options& options, bool prompt_given) {
   check_model_and_plugin(options.model, options.plugin);
   if (options.policy.empty())
-    throw UsageError("--policy: \"\" is empty; give for example --policy zeromerge:budget=5%");
+    throw UsageError("--policy: \"\" is empty; give for example --policy best:budget=5%");
   check_prompt(options, prompt_given);
   check_json(options.json);
 }
@@ -92,7 +92,7 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   options.prompt = kDefaultPrompt;
   options.threads = static_cast<std::int32_t>(
       std::clamp(std::thread::hardware_concurrency(), 1u, static_cast<unsigned>(kMostThreads)));
-  options.policy = "zeromerge:budget=5%";
+  options.policy = "best:budget=5%";
   options.plugin = default_plugin();
   std::string compare = "none";
   declare(app, options, compare);

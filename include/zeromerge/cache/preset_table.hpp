@@ -54,7 +54,8 @@ inline const std::vector<Preset>& presets() {
       {"best",
        {{"heads", "two-stage"},
         {"replay", "100%"},
-        {"tail", "10%"},
+        {"tail", "32"},
+        {"least", "72"},
         {"merge", "drop"},
         {"importance", "mean"},
         {"decay", "0.98"},
@@ -78,7 +79,7 @@ inline bool assume_preset(Spec& spec) {
       fail("policy '", spec.text(), "': reference= is for zeromerge alone; leave it out");
     if (spec.name() == "best" && spec.has("profile")) {  // it knows the heads better than replay does
       spec.assume("heads", "profile");
-      spec.assume("replay", "50%");
+      spec.assume("replay", "25%");
     }
     for (const auto& [key, value] : preset.defaults) spec.assume(key, value);
     return true;
