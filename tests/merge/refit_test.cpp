@@ -150,8 +150,7 @@ TEST_P(Refit, FitsTheKeysAsTheyAreStored) {
 TEST_P(Refit, ChangesNothingWhereNothingLeft) {
   Layer<float> layer({.query_heads = 2, .kv_heads = 1, .head_dim = 64}, 50, 9);
   Head<float> same = layer.some(1);
-  ValueRefit<Head<float>>({.references = 20}, layer.view(50))
-      .fit(0, layer.all, same);
+  ValueRefit<Head<float>>({.references = 20}, layer.view(50)).fit(0, layer.all, same);
   const auto before = layer.values(layer.all), after = layer.values(same);
   for (std::size_t x = 0; x < before.size(); ++x) ASSERT_NEAR(after[x], before[x], 1e-4);
 }
@@ -160,8 +159,7 @@ TEST_P(Refit, NeedsReferences) {
   Layer<float> layer({.query_heads = 2, .kv_heads = 1, .head_dim = 64}, 50, 9);
   Head<float> kept = layer.some(2);
   const auto before = layer.values(kept);
-  ValueRefit<Head<float>>({.references = 0}, layer.view(50))
-      .fit(0, layer.all, kept);
+  ValueRefit<Head<float>>({.references = 0}, layer.view(50)).fit(0, layer.all, kept);
   EXPECT_EQ(layer.values(kept), before);
 }
 
