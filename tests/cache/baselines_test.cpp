@@ -266,7 +266,7 @@ TEST(Baselines, BestSharesOutByReplay) {
   const auto t = model(8, kPrompt);
   Gap gap;
   const auto cache = after_prompt("best:budget=120", t);
-  const auto expected = TwoStages{{4, 12}, 120, 36}.kept(
+  const auto expected = TwoStages{{4, 32}, 120, 72}.kept(
       of_all_heads(t, running),
       of_all_heads(t, [](const PlainPrompt& p, std::size_t h) { return p.replay(h); }), gap);
   expect_held(*cache, expected, gap, "best");

@@ -7,7 +7,6 @@
 
 #include "generate/ask.hpp"
 #include "generate/error.hpp"
-#include "generate/known_profile.hpp"
 #include "generate/run.hpp"
 #include "generate/second_reading.hpp"
 #include "zeromerge/cache/preset_table.hpp"
@@ -78,8 +77,7 @@ json expand(const Job& job) {
 json perform(const Job& job) {
   start_llama(job.warnings);
   std::optional<Plugin> plugin;
-  if (!job.policy.empty())
-    plugin.emplace().configure(with_known_profile(job.policy, open_vocabulary(job)), job.reclaim);
+  if (!job.policy.empty()) plugin.emplace().configure(job.policy, job.reclaim);
   switch (job.task) {
     case Task::inspect:
       return inspect(job);
