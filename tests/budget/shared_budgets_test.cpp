@@ -139,7 +139,7 @@ TEST(TwoStage, WhereEverythingFitsHeadsGrowToTheMean) {
 TEST(TwoStage, WhereEverythingFitsALongHeadStaysWhole) {
   const Shape shape{2, 2, 300, 100, 10, 0.2};  // 80 a head beside the 20 of the first stage
   Values values;
-  for (const std::size_t n : {230, 30, 5, 0}) values.emplace_back(n, 1.0f);
+  for (const std::size_t n : {230u, 30u, 5u, 0u}) values.emplace_back(n, 1.0f);
   const auto capacities = joint(shape, values);
   EXPECT_EQ(sum(capacities), 400u);
   for (std::size_t h = 0; h < 4; ++h) EXPECT_GE(capacities[h], 20 + values[h].size()) << "head " << h;

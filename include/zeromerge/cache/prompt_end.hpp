@@ -120,6 +120,17 @@ void keep_better(const PromptLayer<P, H>& layer, const ReferenceQueries<H>& refe
   layer.states[h] = state;
 }
 
+// A head that keeps everything has been rated as well: as many of its oldest entries as the score of whole
+// prompts would have chosen stay like those of other heads.
+template <class P, class H>
+void count_rated(const PromptLayer<P, H>& layer, std::size_t h) noexcept {
+  HeadState& state = layer.states[h];
+  const std::size_t beside = state.division.sinks + state.residuals + state.division.recent;
+  const std::size_t size = layer.heads[h].size();
+  if (lasts(layer.policy.prompt_score) && size > beside)
+    state.rated = std::max(state.rated, std::min(state.division.by_prompt, size - beside));
+}
+
 // Gives every head its division and compresses those that exceed it. Memory is taken one after another, the
 // work is parallel. Returns those heads as they were, in place of the others empty ones.
 template <class P, class H>
@@ -141,7 +152,10 @@ std::vector<H> fit_heads(const PromptLayer<P, H>& layer, std::span<const Divisio
     // A head that got smaller may have more merged entries than it now reserves places for; the surplus
     // competes.
     state.residuals = std::min(state.residuals, divisions[h].residual);
-    if (!exceeds(h)) return;
+    if (!exceeds(h)) {
+      if (!by_prompt.empty()) count_rated(layer, h);
+      return;
+    }
     const HeadState before = state;
     const auto ratings = by_prompt.empty() ? std::span<const float>{} : std::span<const float>(by_prompt[h]);
     compress(layer.policy, layer.heads[h], state, targets[h], layer.view.tokens, ratings);
