@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -215,6 +216,32 @@ TEST(SecondReading, APolicyThatNeedsOneSaysSoWithNothingChanged) {
     layer.truncate(kPrompt);
     EXPECT_NO_THROW(layer.finish_prompt());
   }
+}
+
+// One head's entries are all looked at and it keeps every one, the other's none: a question that follows
+// takes nothing of that away.
+TEST(SecondReading, WhatAHeadKeptWholeStaysWhenAPromptFollows) {
+  Tokens t(kGeometry, 2 * kPrompt + 5, 9);
+  for (std::size_t i = 0; i < kPrompt; ++i)
+    for (std::size_t m = 0; m < 6; ++m)
+      for (std::size_t d = 0; d < kDim; ++d)
+        t.q[((kPrompt + i) * 6 + m) * kDim + d] = m < 3 ? 8.0f * t.k[(i * 2) * kDim + d] : 0.0f;
+  auto cache = made("budget=60,tail=6,least=8,heads=global,floor=0%,merge=drop,second=100%");
+  auto& layer = cache.layer(0);
+  (void)test::prefill(layer, t, 0, kPrompt);
+  layer.begin_second_reading();
+  (void)test::prefill(layer, t, kPrompt, kPrompt);
+  layer.end_second_reading();
+  layer.finish_prompt();
+  ASSERT_EQ(layer.head(0).size(), kPrompt);
+  ASSERT_EQ(layer.head(1).size(), 120 - kPrompt);
+  (void)test::prefill(layer, t, 2 * kPrompt, 5);
+  layer.finish_prompt();
+  const auto& head = layer.head(0);
+  ASSERT_EQ(head.size(), kPrompt);
+  const std::vector<std::uint32_t> held(head.position(), head.position() + head.size());
+  for (std::uint32_t position = 0; position < 83; ++position)
+    EXPECT_NE(std::find(held.begin(), held.end(), position), held.end()) << position;
 }
 
 TEST(SecondReading, NeedsAPromptThatIsStillWhole) {
