@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -222,6 +223,11 @@ TEST(SecondReading, APolicyThatNeedsOneSaysSoWithNothingChanged) {
 // takes nothing of that away.
 TEST(SecondReading, WhatAHeadKeptWholeStaysWhenAPromptFollows) {
   Tokens t(kGeometry, 2 * kPrompt + 5, 9);
+  for (std::size_t i = 0; i < kPrompt; ++i) {  // of one length, so that each query finds its own
+    float* key = t.k.data() + i * 2 * kDim;
+    const float length = std::sqrt(kernels::dot(key, key, kDim));
+    for (std::size_t d = 0; d < kDim; ++d) key[d] *= 4.0f / length;
+  }
   for (std::size_t i = 0; i < kPrompt; ++i)
     for (std::size_t m = 0; m < 6; ++m)
       for (std::size_t d = 0; d < kDim; ++d)
