@@ -64,7 +64,12 @@ void check_model_and_plugin(const fs::path& model, const fs::path& plugin) {
 // Tried now: a long run must not end with its figures lost. Appending nothing leaves an existing file as it
 // is.
 void check_written(const std::string& option, const fs::path& path) {
-  if (path.empty() || std::ofstream(path, std::ios::app)) return;
+  if (path.empty()) return;
+  const bool was_there = fs::exists(path);
+  if (std::ofstream(path, std::ios::app)) {
+    if (!was_there) fs::remove(path);  // a call that is refused later leaves nothing behind
+    return;
+  }
   throw UsageError(option + ": " + path.string() + " cannot be written; give a file in an existing folder");
 }
 
