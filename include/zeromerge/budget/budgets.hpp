@@ -114,8 +114,7 @@ struct AnyBudget {
     return std::visit([&](const auto& budget) { return filling_of(budget, query); }, choice);
   }
   double target_error() const noexcept {
-    const auto* budget = std::get_if<ErrorBudget>(&choice);
-    return budget != nullptr ? budget->error : 0.0;
+    return std::visit([](const auto& budget) { return zeromerge::target_error(budget); }, choice);
   }
   std::size_t mean(const BudgetQuery& query) const {
     return std::visit([&](const auto& budget) { return mean_of(budget, query); }, choice);

@@ -102,8 +102,7 @@ inline bool needs_second_reading(const std::string& text) {
 inline std::pair<StorageType, StorageType> stored_types(const std::string& text) {
   Spec spec(text);
   (void)detail::assume_preset(spec);
-  const StorageType both = spec.storage("storage", StorageType::f16);
-  return {spec.storage("keys", both), spec.storage("values", both)};
+  return spec.stored(StorageType::f16);
 }
 
 }  // namespace zeromerge

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <tuple>
 #include <utility>
 
 #include "zeromerge/cache/policy.hpp"
@@ -160,12 +161,9 @@ inline void allow_policy_keys(const Spec& spec) {
                    "defensive",  "expected", "keydiff",   "norm",     "error", "gate",   "groups"});
 }
 
-// storage= for both, keys= and values= apart.
 template <class P>
 P stored_as(P policy, const Spec& spec, StorageType otherwise) {
-  const StorageType both = spec.storage("storage", otherwise);
-  policy.key_type = spec.storage("keys", both);
-  policy.value_type = spec.storage("values", both);
+  std::tie(policy.key_type, policy.value_type) = spec.stored(otherwise);
   return policy;
 }
 

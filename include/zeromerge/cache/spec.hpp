@@ -112,6 +112,12 @@ class Spec {
         choice(key, {"f32", "f16", "bf16", "q8", "q4"}, static_cast<std::size_t>(otherwise)));
   }
 
+  // storage= for both, keys= and values= apart.
+  std::pair<StorageType, StorageType> stored(StorageType otherwise) const {
+    const StorageType both = storage("storage", otherwise);
+    return {storage("keys", both), storage("values", both)};
+  }
+
  private:
   void add(std::string_view pair) {
     const auto equal = pair.find('=');

@@ -12,6 +12,7 @@
 
 #include "zeromerge/budget/amount.hpp"
 #include "zeromerge/core/geometry.hpp"
+#include "zeromerge/merge/drop.hpp"
 #include "zeromerge/merge/key_clusters.hpp"
 #include "zeromerge/merge/nearest_value.hpp"
 #include "zeromerge/storage/head.hpp"
@@ -30,16 +31,6 @@ inline std::vector<std::vector<std::size_t>> contiguous_groups(std::span<const s
   }
   return groups;
 }
-
-// They are gone.
-struct DropMerge {
-  bool keeps_mass() const noexcept { return false; }
-  std::size_t residuals(std::size_t) const noexcept { return 0; }
-  template <class H, class S>
-  void fold(H&, std::size_t, std::size_t, std::size_t, const S&) const noexcept {}
-  template <class H, class S>
-  void fold_group(const H&, std::span<const std::size_t>, H&, std::size_t, const S&) const noexcept {}
-};
 
 // Means weighted by mass: k_j, v_j <- (w_i k_i + w_j k_j) / (w_i + w_j), w_j <- w_i + w_j. A merged entry's
 // logit gets alpha * ln(w) (compensated attention). Keys are merged after RoPE.

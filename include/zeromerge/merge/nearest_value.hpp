@@ -14,21 +14,14 @@
 
 #include "zeromerge/core/geometry.hpp"
 #include "zeromerge/kernels/kernels.hpp"
+#include "zeromerge/merge/drop.hpp"
 #include "zeromerge/storage/head.hpp"
 
 namespace zeromerge {
 
-class NearestValueMerge {
+// In decode entries are dropped: finding the nearest there would cost a second attention.
+class NearestValueMerge : public DropMerge {
  public:
-  // No merged entries of its own, and none in decode: finding the nearest there would cost a second
-  // attention.
-  bool keeps_mass() const noexcept { return false; }
-  std::size_t residuals(std::size_t) const noexcept { return 0; }
-  template <class H, class S>
-  void fold(H&, std::size_t, std::size_t, std::size_t, const S&) const noexcept {}
-  template <class H, class S>
-  void fold_group(const H&, std::span<const std::size_t>, H&, std::size_t, const S&) const noexcept {}
-
   // Leavers: slots of `source`, which `target` does not hold. Both are of one kv head.
   template <class H>
   void absorb(const H& source, std::span<const std::size_t> leavers, H& target) const {

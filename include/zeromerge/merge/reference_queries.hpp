@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "zeromerge/kernels/prefill_buffer.hpp"
-#include "zeromerge/score/prompt_score.hpp"
+#include "zeromerge/storage/prompt_view.hpp"
 
 namespace zeromerge {
 

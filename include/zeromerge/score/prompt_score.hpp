@@ -8,26 +8,9 @@
 #include <span>
 #include <vector>
 
-#include "zeromerge/core/geometry.hpp"
-#include "zeromerge/core/parallel.hpp"
-#include "zeromerge/core/rope.hpp"
-#include "zeromerge/storage/head.hpp"
-#include "zeromerge/storage/query_rows.hpp"
+#include "zeromerge/storage/prompt_view.hpp"
 
 namespace zeromerge {
-
-// One layer at the end of a prompt.
-template <class H>
-struct PromptView {
-  const Geometry& geometry;
-  std::span<const H> heads;       // [kv_heads], entries in order of arrival
-  std::size_t tokens;             // the sequence has seen; `queries` are the newest of them
-  const QueryRows& queries;       // empty unless the score needs_queries()
-  const Rope* rope;               // the model's; null unless the score needs_rope()
-  const float* sinks;             // [query_heads] logits without a value, or null
-  const Executor& executor;       // for work on heads side by side
-  std::span<const float> second;  // [kv_heads][entries] maxima of a second reading, or empty
-};
 
 // [kv_heads][entries]: higher is kept; ties go to the lower entry. Empty: there was nothing to go by, so the
 // running score decides.
