@@ -98,10 +98,10 @@ struct Block {
     const std::size_t logits = kernels::kRowBlock * kernels::kKeyBlock;
     const std::size_t stride = (n + 63) / 64 * 64 + 16;
     constexpr std::size_t kRows = kernels::kRowBlock;
-    memory.assign(wide + logits + 3 * kRows + count * stride, std::nanf(""));
+    memory.assign(wide + logits + 4 * kRows + count * stride, std::nanf(""));
     float* p = memory.data();
     float* sums = p + wide + logits;
-    return {p, p + wide, sums, sums + kRows, sums + 2 * kRows, sums + 3 * kRows, stride};
+    return {p, p + wide, sums, sums + kRows, sums + 2 * kRows, sums + 4 * kRows, stride, sums + 3 * kRows};
   }
   test::Attention expected(std::size_t r) const {
     test::Attention a = test::expected_row(q.row(r), keys, values, bias, limit[r], softcap);
@@ -111,7 +111,22 @@ struct Block {
     const double factor = 1.0 / (1.0 + std::exp(s - a.lse));
     for (double& x : a.out) x *= factor;
     for (double& x : a.probability) x *= factor;
+    a.lse -= std::log(factor);
     return a;
+  }
+  // What a pass over all rows has left, against the log, base 2, of the sum without entry 0.
+  void check_local(const char* pass) const {
+    const float* local = memory.data() + (test::padded(dim) * kernels::kKeyBlock) +
+                         kernels::kRowBlock * (kernels::kKeyBlock + 3);
+    for (std::size_t r = 0; r < count; ++r) {
+      const test::Attention a = expected(r);
+      if (limit[r] == 1 && sink.empty()) {
+        ASSERT_EQ(local[r], kernels::kMasked) << pass << " row " << r;
+        continue;
+      }
+      ASSERT_NEAR(local[r], (a.lse + std::log1p(-a.probability[0])) / std::log(2.0), 1e-4)
+          << pass << " row " << r;
+    }
   }
 };
 
@@ -132,9 +147,11 @@ void check_attend(std::size_t rows, std::size_t group, std::size_t n, std::size_
   std::vector<float> sum(test::padded(n), 0.25f);
   std::vector<float> most(test::padded(n), 0.25f);
   kernels::attend_rows(block.rows(), kernels::wide(keys), kernels::wide(values), block.scratch(), out.data());
+  block.check_local("plain");
   kernels::attend_rows_with_columns(block.rows(), weight.data(), kernels::ColumnStatistic::sum,
                                     kernels::wide(keys), kernels::wide(values), block.scratch(), again.data(),
                                     sum.data());
+  block.check_local("with columns");
   kernels::attend_rows_with_columns(block.rows(), weight.data(), kernels::ColumnStatistic::maximum,
                                     kernels::wide(keys), kernels::wide(values), block.scratch(), again.data(),
                                     most.data());

@@ -23,14 +23,19 @@ struct Layer {
   QueryRows queries;
   std::vector<Head<float>> heads;
 
-  Layer(const Geometry& geometry, std::size_t n, std::size_t with_queries, std::uint64_t seed)
+  Layer(const Geometry& geometry, std::size_t n, std::size_t with_queries, const float* sinks,
+        std::uint64_t seed)
       : g(geometry), tokens(n), queries(g.query_heads, g.head_dim, g.attention_scale(), &ledger) {
     Random random(seed);
     q = test::normals(random, n * g.query_heads * g.head_dim, 1.5);
     k = test::normals(random, n * g.kv_heads * g.head_dim);
     for (float& x : q) x = to_f32(from_f32<f16>(x));
     queries.reserve(with_queries);
-    queries.append(rows(q.data(), n, g.query_heads, g.head_dim).slice(n - with_queries, with_queries));
+    float* local =
+        queries.append(rows(q.data(), n, g.query_heads, g.head_dim).slice(n - with_queries, with_queries));
+    for (std::size_t i = n - with_queries; i < n; ++i)
+      for (std::size_t m = 0; m < g.query_heads; ++m)
+        *local++ = static_cast<float>(std::log2(local_sum(i, m, sinks)));
     for (std::size_t h = 0; h < g.kv_heads; ++h) {
       heads.emplace_back(g.head_dim, EntryFields{}, &ledger);
       heads[h].reserve(n);
@@ -39,6 +44,18 @@ struct Layer {
         heads[h].append(row, row, static_cast<std::uint32_t>(t));
       }
     }
+  }
+
+  std::vector<float> query(std::size_t i, std::size_t m) const {
+    const auto row = q.begin() + static_cast<std::ptrdiff_t>((i * g.query_heads + m) * g.head_dim);
+    return {row, row + static_cast<std::ptrdiff_t>(g.head_dim)};
+  }
+
+  double local_sum(std::size_t i, std::size_t m, const float* sinks) const {
+    const std::vector<float> row = query(i, m);
+    double sum = sinks != nullptr ? std::exp(static_cast<double>(sinks[m])) : 0.0;
+    for (std::size_t j = 1; j <= i; ++j) sum += std::exp(logit({row.begin(), row.end()}, j, m / g.group()));
+    return sum;
   }
 
   double logit(const std::vector<double>& a, std::size_t j, std::size_t h) const {
@@ -56,14 +73,10 @@ struct Layer {
     const std::size_t group = g.group();
     for (std::size_t i = from; i < tokens; ++i)
       for (std::size_t m = h * group; m < (h + 1) * group; ++m) {
-        std::vector<float> row(
-            q.begin() + static_cast<std::ptrdiff_t>((i * g.query_heads + m) * g.head_dim),
-            q.begin() + static_cast<std::ptrdiff_t>((i * g.query_heads + m + 1) * g.head_dim));
-        const std::vector<double> first(row.begin(), row.end());
+        std::vector<float> row = query(i, m);
         rope.apply(rope.turn(static_cast<double>(tokens)), row.data());
         const std::vector<double> again(row.begin(), row.end());
-        double sum = sinks != nullptr ? std::exp(static_cast<double>(sinks[m])) : 0.0;
-        for (std::size_t j = 1; j <= i; ++j) sum += std::exp(logit(first, j, h));
+        double sum = local_sum(i, m, sinks);
         for (std::size_t j = 0; j < tokens; ++j) sum += std::exp(logit(again, j, h));
         for (std::size_t j = 0; j < tokens; ++j)
           importance[j] = std::max(importance[j], std::exp(logit(again, j, h)) / sum);
@@ -75,7 +88,7 @@ struct Layer {
 void check(const Geometry& g, std::size_t tokens, std::size_t with_queries, const float* sinks) {
   SCOPED_TRACE(testing::Message() << g.query_heads << "/" << g.kv_heads << "x" << g.head_dim << ", " << tokens
                                   << " tokens, " << with_queries << " queries");
-  const Layer layer(g, tokens, with_queries, tokens + g.head_dim);
+  const Layer layer(g, tokens, with_queries, sinks, tokens + g.head_dim);
   const Rope rope({.dims = g.head_dim / 2 * 2}, g.head_dim);
   const auto rate = [&](const Executor& executor) {
     return Replay{}.rate(

@@ -327,7 +327,7 @@ class LayerCache {
     }
     in_prompt_ = true;
     append(k, v);
-    if (kept) queries_.append(q);
+    float* local = kept ? queries_.append(q) : nullptr;
     const auto layer = view();
     if (second_.reading()) {
       const std::vector<float> every(q.tokens, 1.0f);
@@ -337,7 +337,7 @@ class LayerCache {
     }
     const std::vector<float> weight = row_weights(q.tokens);
     detail::attend_prompt(layer, q, out,
-                          {weight, static_cast<float>(context_->policy.score.weight(q.tokens))});
+                          {weight, static_cast<float>(context_->policy.score.weight(q.tokens))}, local);
   }
 
   // What the last rows of a call of `tokens` rows count for the score, the last of them 1; rows before them

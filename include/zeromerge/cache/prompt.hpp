@@ -59,11 +59,13 @@ struct RowBlock {
 template <class H>
 class PromptPass {
  public:
-  PromptPass(const LayerView<H>& layer, const RowView& q, const OutView& out, const ColumnUpdate& columns)
+  PromptPass(const LayerView<H>& layer, const RowView& q, const OutView& out, const ColumnUpdate& columns,
+             float* local)
       : layer_(layer),
         q_(q),
         out_(out),
         columns_(columns),
+        local_(local),
         rows_(q.tokens * layer.group()),
         plain_((q.tokens - columns.weight.size()) * layer.group()) {
     for (const H& head : layer.heads)
@@ -106,7 +108,7 @@ class PromptPass {
     const std::size_t strip = columns_.weight.empty() ? 0 : strip_rows_ * strip_stride;
     const std::size_t queries = kernels::kRowBlock * layer_.q_stride();
     const std::size_t lane_size =
-        wide + logits + 3 * kernels::kRowBlock + strip + queries + kernels::kRowBlock * row_size;
+        wide + logits + 4 * kernels::kRowBlock + strip + queries + kernels::kRowBlock * row_size;
     const std::size_t lanes = std::min(items, Workspace::lane_count());
     float* base = layer_.workspace.floats(Workspace::lanes, lanes * lane_size);
     std::atomic<std::size_t> next{0};
@@ -119,6 +121,7 @@ class PromptPass {
       lane.scratch.maximum = take(kernels::kRowBlock);
       lane.scratch.sum = take(kernels::kRowBlock);
       lane.scratch.factor = take(kernels::kRowBlock);
+      lane.scratch.local = local_ == nullptr ? nullptr : take(kernels::kRowBlock);
       lane.scratch.strip = take(strip);
       lane.scratch.strip_stride = strip_stride;
       lane.queries = take(queries);
@@ -141,9 +144,12 @@ class PromptPass {
       head.values().visit(
           [&](const auto& values) { kernel(block.rows, kernels::wide(keys), kernels::wide(values)); });
     });
-    for (std::size_t r = 0; r < count; ++r)
-      std::copy_n(lane.result + r * head.row_size(), head.head_dim(),
-                  out_.row((first + r) / group, h * group + (first + r) % group));
+    for (std::size_t r = 0; r < count; ++r) {
+      const std::size_t token = (first + r) / group;
+      const std::size_t query_head = h * group + (first + r) % group;
+      std::copy_n(lane.result + r * head.row_size(), head.head_dim(), out_.row(token, query_head));
+      if (local_ != nullptr) local_[token * layer_.geometry.query_heads + query_head] = lane.scratch.local[r];
+    }
   }
 
   void attend_plain(std::size_t h, std::size_t first, const Lane& lane) {
@@ -192,6 +198,7 @@ class PromptPass {
   const RowView& q_;
   const OutView& out_;
   const ColumnUpdate& columns_;
+  float* local_;       // [tokens][query_heads] or null
   std::size_t rows_;   // stacked rows of a head
   std::size_t plain_;  // those of them that count for no column
   std::size_t longest_ = kernels::kTile;
@@ -199,11 +206,12 @@ class PromptPass {
   float* partial_ = nullptr;  // [kColumnParts][kv_heads][longest_]
 };
 
-// Causal attention of the tokens of q, whose own entries are the last of every head.
+// Causal attention of the tokens of q, whose own entries are the last of every head. Unless null, local
+// [tokens][query_heads] receives the local sums of QueryRows.
 template <class H>
 void attend_prompt(const LayerView<H>& layer, const RowView& q, const OutView& out,
-                   const ColumnUpdate& columns) {
-  PromptPass<H>(layer, q, out, columns).run();
+                   const ColumnUpdate& columns, float* local = nullptr) {
+  PromptPass<H>(layer, q, out, columns, local).run();
 }
 
 }  // namespace zeromerge::detail

@@ -27,6 +27,7 @@ struct PrefillScratch {
   float* factor;   // [kRowBlock]
   float* strip;    // with column statistics: [count][strip_stride]
   std::size_t strip_stride;
+  float* local = nullptr;  // [kRowBlock]: wanted are the local sums of QueryRows
 };
 
 // Keys or values that a prefill widens block by block to panels of 16 columns, see cpu/prefill.inl.

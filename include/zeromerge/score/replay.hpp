@@ -3,8 +3,9 @@
 // first time, which stands for the local keys of the second reading:
 //   a_ij = exp(q~_i k_j) / (sum over j' of exp(q~_i k_j') + sum over 0 < j' <= i of exp(q_i k_j'))
 //   importance_j = max over the queries i and the group's query heads of a_ij
-// One pass; a second reading (KVzip, arXiv 2505.23416) finds the same entries by really reading twice. Of
-// queries that are no longer there (a restored past) nothing is asked.
+// The second sum is left by the prompt's own attention (QueryRows). One pass; a second reading (KVzip, arXiv
+// 2505.23416) finds the same entries by really reading twice. Of queries that are no longer there (a restored
+// past) nothing is asked.
 #pragma once
 
 #include <algorithm>
@@ -28,8 +29,7 @@ class ReplayPass {
         rope_(*view.rope),
         turn_(rope_.turn(static_cast<double>(view.tokens))),
         queries_(view.queries),
-        heads_(view.heads),
-        sinks_(view.sinks) {}
+        heads_(view.heads) {}
 
   // The work of a head is dealt to kParts items, whose maxima do not depend on threads.
   Ratings importance(const Executor& executor) const {
@@ -56,46 +56,26 @@ class ReplayPass {
     const std::size_t size = kernels::strip_rows(head.size());
     const std::size_t blocks = (rows + size - 1) / size;
     kernels::PrefillBuffer buffer(size, head.row_size(), head.size(), true);
-    // The first entry is a sink of attention, not a local key of a second reading.
-    std::vector<float> bias(kernels::round_up(head.size(), kernels::kKeyBlock), 0.0f);
-    if (head.fields().mass) std::copy_n(head.bias(), head.size(), bias.begin());
-    const std::vector<float> plain = bias;
-    bias[0] = -1e30f;
+    const float* bias = head.fields().mass ? head.bias() : nullptr;
     const std::vector<float> weight(size, 1.0f);
     head.keys().visit([&](const auto& keys) {
       const kernels::WideRows wide = kernels::wide(keys);
       for (std::size_t b = part * blocks / kParts; b < (part + 1) * blocks / kParts; ++b) {
         const std::size_t first = b * size;
         const std::size_t count = std::min(size, rows - first);
-        local_sums(h, first, count, buffer, wide, bias.data());
         for (std::size_t r = 0; r < count; ++r) {
+          const std::size_t token = (first + r) / g_.group();
+          const std::size_t query_head = h * g_.group() + (first + r) % g_.group();
+          queries_.read(token, query_head, kernels::kLog2E, buffer.query(r));
           rope_.apply(turn_, buffer.query(r));
           buffer.limit()[r] = head.size();
+          buffer.sink()[r] = queries_.local_sum(token, query_head);
         }
-        kernels::attend_rows_with_columns(buffer.rows(count, plain.data(), true, g_.logit_softcap),
-                                          weight.data(), kernels::ColumnStatistic::maximum, wide,
-                                          kernels::no_values(), buffer.scratch(), buffer.out(),
-                                          column.data());
+        kernels::attend_rows_with_columns(buffer.rows(count, bias, true, g_.logit_softcap), weight.data(),
+                                          kernels::ColumnStatistic::maximum, wide, kernels::no_values(),
+                                          buffer.scratch(), buffer.out(), column.data());
       }
     });
-  }
-
-  // Leaves in buffer.sink() the log, base 2, of each row's sum over what it saw the first time.
-  void local_sums(std::size_t h, std::size_t first, std::size_t count, kernels::PrefillBuffer& buffer,
-                  const kernels::WideRows& keys, const float* bias) const {
-    const std::size_t group = g_.group();
-    const std::size_t before = heads_[h].size() - queries_.tokens();
-    for (std::size_t r = 0; r < count; ++r) {
-      const std::size_t token = (first + r) / group;
-      const std::size_t query_head = h * group + (first + r) % group;
-      queries_.read(token, query_head, kernels::kLog2E, buffer.query(r));
-      buffer.limit()[r] = before + token + 1;
-      buffer.sink()[r] = sinks_ != nullptr ? sinks_[query_head] * kernels::kLog2E : 0.0f;
-    }
-    const kernels::PrefillScratch scratch = buffer.scratch();
-    kernels::attend_rows(buffer.rows(count, bias, sinks_ != nullptr, g_.logit_softcap), keys,
-                         kernels::no_values(), scratch, buffer.out());
-    for (std::size_t r = 0; r < count; ++r) buffer.sink()[r] = scratch.maximum[r] + std::log2(scratch.sum[r]);
   }
 
   const Geometry& g_;
@@ -103,7 +83,6 @@ class ReplayPass {
   RopeTurn turn_;
   const QueryRows& queries_;
   std::span<const H> heads_;
-  const float* sinks_;
 };
 
 }  // namespace detail

@@ -207,6 +207,12 @@ inline void raise_maxima(const PrefillRows& rows, std::size_t from, std::size_t 
   for (std::size_t r = from / 16 * 16; r < rows.count; r += 16) store(s.factor + r, exp2(load(s.factor + r)));
 }
 
+// The log, base 2, of a row's sum of exponentials without that of entry 0.
+inline float local_sum(float maximum, float sum, float first) {
+  const float rest = sum - first;
+  return rest > 0.0f ? maximum + std::log2(rest) : kMasked;
+}
+
 // Attention of the rows over all entries below each row's limit, with a running maximum. out: [count]
 // [row_size].
 inline void attend_rows(const PrefillRows& rows, const WideRows& keys, const WideRows& values,
@@ -224,12 +230,16 @@ inline void attend_rows(const PrefillRows& rows, const WideRows& keys, const Wid
       const float sum = exponentials_of(s.logits + r * kKeyBlock, columns, s.maximum[r]);
       if (first != 0 && s.factor[r] != 1.0f) scale_row(out + r * row_size, row_size, s.factor[r]);
       s.sum[r] = (first != 0 ? s.sum[r] : rows.sink != nullptr ? 1.0f : 0.0f) * s.factor[r] + sum;
+      if (s.local != nullptr) s.local[r] = first != 0 ? s.local[r] * s.factor[r] : s.logits[r * kKeyBlock];
     }
     values.widen(values.rows, first, n, s.wide);
     product(s.logits + from * kKeyBlock, kKeyBlock, s.wide, kKeyBlock * kTile, out + from * row_size,
             row_size, rows.count - from, row_size, n, first != 0);
   }
-  for (std::size_t r = 0; r < rows.count; ++r) scale_row(out + r * row_size, row_size, 1.0f / s.sum[r]);
+  for (std::size_t r = 0; r < rows.count; ++r) {
+    scale_row(out + r * row_size, row_size, 1.0f / s.sum[r]);
+    if (s.local != nullptr) s.local[r] = local_sum(s.maximum[r], s.sum[r], s.local[r]);
+  }
 }
 
 // column[j] (+)= the sum over rows of coefficient[r] * s[r][j], or their largest, for a multiple of 16
@@ -264,8 +274,10 @@ inline void attend_rows_with_columns(const PrefillRows& rows, const float* weigh
     float* row = s.strip + r * s.strip_stride;
     const float sink = rows.sink != nullptr ? rows.sink[r] : kMasked;
     const float maximum = std::max(sink, maximum_of(row, columns));
-    s.sum[r] = 1.0f / (exponentials_of(row, columns, maximum) +
-                       (rows.sink != nullptr ? std::exp2(sink - maximum) : 0.0f));
+    const float sum =
+        exponentials_of(row, columns, maximum) + (rows.sink != nullptr ? std::exp2(sink - maximum) : 0.0f);
+    if (s.local != nullptr) s.local[r] = local_sum(maximum, sum, row[0]);
+    s.sum[r] = 1.0f / sum;
     s.maximum[r] = weight[r] * s.sum[r];
   }
   for (std::size_t first = 0; first < end; first += kKeyBlock) {
