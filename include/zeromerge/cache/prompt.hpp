@@ -108,7 +108,7 @@ class PromptPass {
     const std::size_t strip = columns_.weight.empty() ? 0 : strip_rows_ * strip_stride;
     const std::size_t queries = kernels::kRowBlock * layer_.q_stride();
     const std::size_t lane_size =
-        wide + logits + 4 * kernels::kRowBlock + strip + queries + kernels::kRowBlock * row_size;
+        wide + logits + 4 * kernels::kRowBlock + strip + 2 * queries + kernels::kRowBlock * row_size;
     const std::size_t lanes = std::min(items, Workspace::lane_count());
     float* base = layer_.workspace.floats(Workspace::lanes, lanes * lane_size);
     std::atomic<std::size_t> next{0};
@@ -117,6 +117,7 @@ class PromptPass {
       Lane lane{};
       const auto take = [&](std::size_t n) { return std::exchange(p, p + n); };
       lane.scratch.wide = take(wide);
+      lane.scratch.rows = take(queries);
       lane.scratch.logits = take(logits);
       lane.scratch.maximum = take(kernels::kRowBlock);
       lane.scratch.sum = take(kernels::kRowBlock);

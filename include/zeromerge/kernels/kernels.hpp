@@ -21,6 +21,7 @@ struct PrefillRows {
 // What a block of rows needs beside its output, in floats.
 struct PrefillScratch {
   float* wide;     // [max(dims, row_size)][kKeyBlock]
+  float* rows;     // [count][q_stride]
   float* logits;   // [kRowBlock][kKeyBlock]
   float* maximum;  // [kRowBlock]
   float* sum;      // [kRowBlock]
@@ -30,17 +31,19 @@ struct PrefillScratch {
   float* local = nullptr;  // [kRowBlock]: wanted are the local sums of QueryRows
 };
 
-// Keys or values that a prefill widens block by block to panels of 16 columns, see cpu/prefill.inl.
+// Keys or values that a prefill widens block by block to panels of 16 columns, see cpu/widen.inl.
 struct WideRows {
   const void* rows;  // KeyTiles or ValueRows
   void (*widen)(const void* rows, std::size_t first, std::size_t count, float* wide);
   std::size_t size;
+  bool f32;                       // stored so: multiplied as exactly
+  const float* panels = nullptr;  // all of them as make_panels() leaves them, or null
 };
 
 // For a pass that asks for probabilities or sums alone: attend_rows leaves maximum (log 2) and sum in its
 // scratch.
 inline WideRows no_values() noexcept {
-  return {nullptr, [](const void*, std::size_t, std::size_t, float*) {}, 0};
+  return {nullptr, [](const void*, std::size_t, std::size_t, float*) {}, 0, false};
 }
 
 // What a column of attention probabilities is reduced to.
@@ -60,7 +63,7 @@ template <class T>
 void weighted_sum(const float* p, std::size_t p_stride, std::size_t group, const ValueRows<T>& values,
                   std::size_t first, std::size_t n, float* out, const void* ahead);
 
-// See cpu/prefill.inl.
+// See cpu/gemm.inl, widen.inl and prefill.inl.
 ZEROMERGE_KERNEL void product(const float* a, std::size_t lda, const float* b, std::size_t panel, float* c,
                               std::size_t ldc, std::size_t rows, std::size_t columns, std::size_t depth,
                               bool accumulate);
@@ -68,6 +71,9 @@ template <class T>
 WideRows wide(const KeyTiles<T>& keys);
 template <class T>
 WideRows wide(const ValueRows<T>& values);
+// For a caller that goes through many small blocks of rows: keys [entries padded to 16][size] as the products
+// of this level want them.
+ZEROMERGE_KERNEL void make_panels(const WideRows& keys, std::size_t entries, float* panels);
 ZEROMERGE_KERNEL void attend_rows(const PrefillRows& rows, const WideRows& keys, const WideRows& values,
                                   PrefillScratch scratch, float* out);
 ZEROMERGE_KERNEL void attend_rows_with_columns(const PrefillRows& rows, const float* weight,

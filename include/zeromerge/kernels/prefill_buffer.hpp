@@ -10,9 +10,8 @@
 namespace zeromerge::kernels {
 
 // As many rows as keep a strip of logits near.
-inline std::size_t strip_rows(std::size_t entries) noexcept {
-  constexpr std::size_t kStripFloats = std::size_t{1} << 19;  // of logits kept at once
-  return std::clamp<std::size_t>(kStripFloats / std::max<std::size_t>(entries, 1) / 8 * 8, 8, kRowBlock);
+inline std::size_t strip_rows(std::size_t entries, std::size_t floats = std::size_t{1} << 19) noexcept {
+  return std::clamp<std::size_t>(floats / std::max<std::size_t>(entries, 1) / 8 * 8, 8, kRowBlock);
 }
 
 class PrefillBuffer {
@@ -22,6 +21,7 @@ class PrefillBuffer {
   PrefillBuffer(std::size_t rows, std::size_t row_size, std::size_t entries, bool strips)
       : stride_(row_size + kQueryTail),
         queries_(rows * stride_),
+        rows_(rows * stride_),
         out_(rows * row_size),
         limit_(rows),
         sink_(rows),
@@ -40,14 +40,20 @@ class PrefillBuffer {
     return {queries_.data(), stride_, count, limit_.data(), bias, sinks ? sink_.data() : nullptr, softcap};
   }
   PrefillScratch scratch() noexcept {
-    return {
-        wide_.data(),  logits_.data(), sums_.data(), sums_.data() + kRowBlock, sums_.data() + 2 * kRowBlock,
-        strip_.data(), strip_stride_};
+    return {wide_.data(),
+            rows_.data(),
+            logits_.data(),
+            sums_.data(),
+            sums_.data() + kRowBlock,
+            sums_.data() + 2 * kRowBlock,
+            strip_.data(),
+            strip_stride_};
   }
 
  private:
   std::size_t stride_;
   std::vector<float> queries_;
+  std::vector<float> rows_;
   std::vector<float> out_;
   std::vector<std::size_t> limit_;
   std::vector<float> sink_;

@@ -49,17 +49,22 @@ class ReplayPass {
 
  private:
   static constexpr std::size_t kParts = 4;
+  // A strip of logits and the panels of a usual prompt's keys lie in a core's cache together.
+  static constexpr std::size_t kStripFloats = std::size_t{1} << 18;
 
   void replay(std::size_t h, std::size_t part, std::vector<float>& column) const {
     const H& head = heads_[h];
     const std::size_t rows = queries_.tokens() * g_.group();
-    const std::size_t size = kernels::strip_rows(head.size());
+    const std::size_t size = kernels::strip_rows(head.size(), kStripFloats);
     const std::size_t blocks = (rows + size - 1) / size;
     kernels::PrefillBuffer buffer(size, head.row_size(), head.size(), true);
     const float* bias = head.fields().mass ? head.bias() : nullptr;
     const std::vector<float> weight(size, 1.0f);
     head.keys().visit([&](const auto& keys) {
-      const kernels::WideRows wide = kernels::wide(keys);
+      kernels::WideRows wide = kernels::wide(keys);
+      std::vector<float> panels(kernels::round_up(head.size(), kernels::kTile) * wide.size);
+      kernels::make_panels(wide, head.size(), panels.data());
+      wide.panels = panels.data();
       for (std::size_t b = part * blocks / kParts; b < (part + 1) * blocks / kParts; ++b) {
         const std::size_t first = b * size;
         const std::size_t count = std::min(size, rows - first);

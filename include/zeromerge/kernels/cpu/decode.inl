@@ -19,12 +19,6 @@ inline void logits(const float* q, std::size_t q_stride, std::size_t group, cons
   });
 }
 
-// x in units of log 2, c likewise: c * tanh(x / c).
-ZEROMERGE_INLINE Vec capped(Vec x, Vec cap) {
-  const Vec y = max(min(mul(div(x, cap), set1(2.0f * kLog2E)), set1(60.0f)), set1(-60.0f));
-  return mul(cap, sub(set1(1.0f), div(set1(2.0f), add(set1(1.0f), exp2(y)))));
-}
-
 // In place: logits[0 .. n) become 2^(logit - maximum); what pads the last tile becomes 0. Before that each is
 // multiplied with its scale (or 1), capped, and gets its bias (natural units). Returns the sum.
 inline float exponentials(float* logits, std::size_t n, const float* scale, float softcap, const float* bias,

@@ -17,6 +17,8 @@ namespace portable {
 //
 #include "zeromerge/kernels/cpu/products.inl"
 //
+#include "zeromerge/kernels/cpu/softcap.inl"
+//
 #include "zeromerge/kernels/cpu/decode.inl"
 //
 #include "zeromerge/kernels/cpu/convert_q8.inl"
@@ -26,6 +28,10 @@ namespace portable {
 //
 #include "zeromerge/kernels/cpu/elementwise.inl"
 #include "zeromerge/kernels/cpu/int4_codec.inl"
+//
+#include "zeromerge/kernels/cpu/gemm.inl"
+#include "zeromerge/kernels/cpu/gemm_plain.inl"
+#include "zeromerge/kernels/cpu/widen.inl"
 //
 #include "zeromerge/kernels/cpu/prefill.inl"
 }  // namespace portable
@@ -37,6 +43,8 @@ namespace avx2 {
 //
 #include "zeromerge/kernels/cpu/products.inl"
 //
+#include "zeromerge/kernels/cpu/softcap.inl"
+//
 #include "zeromerge/kernels/cpu/decode.inl"
 //
 #include "zeromerge/kernels/cpu/convert_q8.inl"
@@ -46,6 +54,10 @@ namespace avx2 {
 //
 #include "zeromerge/kernels/cpu/elementwise.inl"
 #include "zeromerge/kernels/cpu/int4_codec.inl"
+//
+#include "zeromerge/kernels/cpu/gemm.inl"
+#include "zeromerge/kernels/cpu/gemm_plain.inl"
+#include "zeromerge/kernels/cpu/widen.inl"
 //
 #include "zeromerge/kernels/cpu/prefill.inl"
 }  // namespace avx2
@@ -57,6 +69,8 @@ namespace avx512 {
 //
 #include "zeromerge/kernels/cpu/products.inl"
 //
+#include "zeromerge/kernels/cpu/softcap.inl"
+//
 #include "zeromerge/kernels/cpu/decode.inl"
 //
 #include "zeromerge/kernels/cpu/convert_q8.inl"
@@ -66,6 +80,10 @@ namespace avx512 {
 //
 #include "zeromerge/kernels/cpu/elementwise.inl"
 #include "zeromerge/kernels/cpu/int4_codec.inl"
+//
+#include "zeromerge/kernels/cpu/gemm.inl"
+#include "zeromerge/kernels/cpu/gemm_plain.inl"
+#include "zeromerge/kernels/cpu/widen.inl"
 //
 #include "zeromerge/kernels/cpu/prefill.inl"
 }  // namespace avx512
@@ -77,6 +95,8 @@ namespace avx512vnni {
 #include "zeromerge/kernels/cpu/vec_avx512.inl"
 //
 #include "zeromerge/kernels/cpu/products.inl"
+//
+#include "zeromerge/kernels/cpu/softcap.inl"
 //
 #include "zeromerge/kernels/cpu/decode.inl"
 #include "zeromerge/kernels/cpu/dot_q8.inl"
@@ -92,9 +112,26 @@ namespace avx512bf16 {
 //
 #include "zeromerge/kernels/cpu/products.inl"
 //
+#include "zeromerge/kernels/cpu/softcap.inl"
+//
 #include "zeromerge/kernels/cpu/decode.inl"
 #include "zeromerge/kernels/cpu/dot_bf16.inl"
 }  // namespace avx512bf16
+ZEROMERGE_REGION_END
+
+ZEROMERGE_REGION_BEGIN(
+    "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,amx-tile,amx-bf16")
+namespace amx {
+#include "zeromerge/kernels/cpu/vec_avx512.inl"
+//
+#include "zeromerge/kernels/cpu/products.inl"
+//
+#include "zeromerge/kernels/cpu/gemm.inl"
+#include "zeromerge/kernels/cpu/gemm_tiles.inl"
+#include "zeromerge/kernels/cpu/softcap.inl"
+//
+#include "zeromerge/kernels/cpu/prefill.inl"
+}  // namespace amx
 ZEROMERGE_REGION_END
 
 #define ZEROMERGE_DISPATCH(...)     \
@@ -113,8 +150,13 @@ ZEROMERGE_REGION_END
   if constexpr (std::is_same_v<T, bf16>)                          \
     if (isa() >= Isa::avx512bf16) return avx512bf16::__VA_ARGS__; \
   ZEROMERGE_DISPATCH(__VA_ARGS__)
+// Many rows at once: there are tiles for that, which are not exact enough for what is stored in f32.
+#define ZEROMERGE_DISPATCH_ROWS(f32, ...)                   \
+  if (isa() >= Isa::amx && !(f32)) return amx::__VA_ARGS__; \
+  ZEROMERGE_DISPATCH(__VA_ARGS__)
 #else
 #define ZEROMERGE_DISPATCH(...) return portable::__VA_ARGS__;
+#define ZEROMERGE_DISPATCH_ROWS(f32, ...) return portable::__VA_ARGS__;
 #define ZEROMERGE_DISPATCH_TYPE(T, ...) return portable::__VA_ARGS__;
 #endif
 
@@ -138,7 +180,7 @@ void weighted_sum(const float* p, std::size_t p_stride, std::size_t group, const
   ZEROMERGE_DISPATCH_TYPE(T, weighted_sum<T>(p, p_stride, group, values, first, n, out, ahead));
 }
 
-// See cpu/prefill.inl.
+// See cpu/gemm.inl, widen.inl and prefill.inl.
 ZEROMERGE_KERNEL void product(const float* a, std::size_t lda, const float* b, std::size_t panel, float* c,
                               std::size_t ldc, std::size_t rows, std::size_t columns, std::size_t depth,
                               bool accumulate) {
@@ -147,22 +189,26 @@ ZEROMERGE_KERNEL void product(const float* a, std::size_t lda, const float* b, s
 template <class T>
 WideRows wide(const KeyTiles<T>& keys) {
   const auto widen = [] { ZEROMERGE_DISPATCH(widen_any_keys<T>); };
-  return {&keys, widen(), keys.dims};
+  return {&keys, widen(), keys.dims, std::is_same_v<T, float>};
 }
 template <class T>
 WideRows wide(const ValueRows<T>& values) {
   const auto widen = [] { ZEROMERGE_DISPATCH(widen_any_values<T>); };
-  return {&values, widen(), values.row_size};
+  return {&values, widen(), values.row_size, std::is_same_v<T, float>};
+}
+ZEROMERGE_KERNEL void make_panels(const WideRows& keys, std::size_t entries, float* panels) {
+  ZEROMERGE_DISPATCH_ROWS(keys.f32, make_panels(keys, entries, panels));
 }
 ZEROMERGE_KERNEL void attend_rows(const PrefillRows& rows, const WideRows& keys, const WideRows& values,
                                   PrefillScratch scratch, float* out) {
-  ZEROMERGE_DISPATCH(attend_rows(rows, keys, values, scratch, out));
+  ZEROMERGE_DISPATCH_ROWS(keys.f32 || values.f32, attend_rows(rows, keys, values, scratch, out));
 }
 ZEROMERGE_KERNEL void attend_rows_with_columns(const PrefillRows& rows, const float* weight,
                                                ColumnStatistic statistic, const WideRows& keys,
                                                const WideRows& values, PrefillScratch scratch, float* out,
                                                float* column) {
-  ZEROMERGE_DISPATCH(attend_rows_with_columns(rows, weight, statistic, keys, values, scratch, out, column));
+  ZEROMERGE_DISPATCH_ROWS(keys.f32 || values.f32, attend_rows_with_columns(rows, weight, statistic, keys,
+                                                                           values, scratch, out, column));
 }
 
 // See cpu/elementwise.inl.
@@ -219,6 +265,7 @@ ZEROMERGE_KERNEL void decode_q4_value(const unsigned char* tile, std::size_t n, 
 }
 
 #undef ZEROMERGE_DISPATCH
+#undef ZEROMERGE_DISPATCH_ROWS
 #undef ZEROMERGE_DISPATCH_TYPE
 
 }  // namespace ZEROMERGE_BUILT
