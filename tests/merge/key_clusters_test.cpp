@@ -119,6 +119,12 @@ TEST(KeyClusters, GroupsAreInOrderNeverEmptyAndHoldEverySlotOnce) {
       }
 }
 
+TEST(KeyClusters, ThereAreNoneWhereNoneMayBe) {
+  const auto slots = all_slots(3);
+  const std::vector<float> keys(3 * 4, 0.5f);
+  EXPECT_TRUE(key_clusters(with_keys(keys, 4), std::span<const std::size_t>(slots), 0).empty());
+}
+
 // ---- at the end of a prompt
 
 constexpr std::size_t kPrompt = 150;

@@ -11,12 +11,13 @@
 
 namespace zeromerge {
 
-// At most `count` groups, none empty, of these slots of a head, each in rising order.
+// At most `count` groups (none for 0), none empty, of these slots of a head, each in rising order.
 template <class H>
 std::vector<std::vector<std::size_t>> key_clusters(const H& head, std::span<const std::size_t> slots,
                                                    std::size_t count) {
   constexpr int kRounds = 5;
   count = std::min(count, slots.size());
+  if (count == 0) return {};
   const std::size_t dim = head.head_dim();
   std::vector<float> keys(slots.size() * dim), centres(count * dim), half(count);
   for (std::size_t i = 0; i < slots.size(); ++i) head.read_key(slots[i], keys.data() + i * dim);
