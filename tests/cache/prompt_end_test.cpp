@@ -49,6 +49,22 @@ std::set<std::size_t> positions(const Layer& layer, std::size_t h) {
   return {head.position(), head.position() + head.size()};
 }
 
+// The log, base 2, of what each query saw the first time, without entry 0.
+void write_local_sums(const Tokens& t, float* to) {
+  for (std::size_t i = 0; i < kTokens; ++i)
+    for (std::size_t m = 0; m < kGeometry.query_heads; ++m) {
+      double sum = 0.0;
+      for (std::size_t j = 1; j <= i; ++j) {
+        double logit = 0.0;
+        for (std::size_t d = 0; d < kGeometry.head_dim; ++d)
+          logit +=
+              static_cast<double>(t.query(i, m)[d]) * static_cast<double>(t.key(j, m / kGeometry.group())[d]);
+        sum += std::exp(logit * static_cast<double>(kGeometry.attention_scale()));
+      }
+      *to++ = i == 0 ? kernels::kMasked : static_cast<float>(std::log2(sum));
+    }
+}
+
 // Importance of a whole prompt by replay, from a cache that still has all of it.
 std::vector<std::vector<float>> replayed(const Tokens& t) {
   auto full = made("budget=1000");
@@ -56,7 +72,7 @@ std::vector<std::vector<float>> replayed(const Tokens& t) {
   ByteLedger ledger;
   QueryRows queries(kGeometry.query_heads, kGeometry.head_dim, kGeometry.attention_scale(), &ledger);
   queries.reserve(kTokens);
-  queries.append(t.queries(0, kTokens));
+  write_local_sums(t, queries.append(t.queries(0, kTokens)));
   const Rope rope({.dims = 64}, 64);
   const Head<float> heads[] = {copied(full.layer(0).head(0)), copied(full.layer(0).head(1))};
   const Executor executor = serial();

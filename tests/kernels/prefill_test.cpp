@@ -117,6 +117,19 @@ struct Block {
     a.lse -= std::log(factor);
     return a;
   }
+  // The exponentials stay, and in `sum` what makes them probabilities.
+  void check_strip() {
+    const std::vector<float> left = memory;
+    const kernels::PrefillScratch s = scratch();
+    const float* strip = left.data() + (s.strip - memory.data());
+    const float* sum = left.data() + (s.sum - memory.data());
+    for (std::size_t r = 0; r < count; ++r) {
+      const test::Attention a = expected(r);
+      for (std::size_t j = 0; j < limit[r]; ++j)
+        ASSERT_NEAR(strip[r * s.strip_stride + j] * sum[r], a.probability[j], 4e-5)
+            << "row " << r << " entry " << j;
+    }
+  }
   // What a pass over all rows has left, against the log, base 2, of the sum without entry 0.
   void check_local(const char* pass) const {
     const float* local = memory.data() + (test::padded(dim) * kernels::kKeyBlock) + count * q.stride +
@@ -158,6 +171,7 @@ void check_attend(std::size_t rows, std::size_t group, std::size_t n, std::size_
   kernels::attend_rows_with_columns(block.rows(), weight.data(), kernels::ColumnStatistic::maximum,
                                     kernels::wide(keys), kernels::wide(values), block.scratch(), again.data(),
                                     most.data());
+  block.check_strip();
   // Tiles split numbers into two of bf16.
   const double most_off =
       isa() >= Isa::amx && !std::is_same_v<K, float> && !std::is_same_v<V, float> ? 4e-5 : 1e-5;

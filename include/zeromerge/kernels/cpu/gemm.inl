@@ -1,5 +1,13 @@
 // Products of f32 matrices, the right one in panels of 16 columns.
 
+// The left one.
+struct Left {
+  const float* rows;
+  std::size_t stride;
+
+  Left from(std::size_t row) const { return {rows + row * stride, stride}; }
+};
+
 // C[r][0 .. 16 * N) (+)= sum over k of A[r][k] * B[k][0 .. 16 * N) for R rows; b: N panels.
 template <int R, int N>
 ZEROMERGE_INLINE void product_block(const float* a, std::size_t lda, const float* b, std::size_t panel,

@@ -3,14 +3,15 @@
 struct Gemm {
   static constexpr std::size_t kRowStep = kGemmRows;  // rows that are multiplied together
 
-  // Rows that multiply several blocks from the left, [rows][stride]; `space` has as much room.
-  const float* left(const float* a, std::size_t, std::size_t, std::size_t, float*) const { return a; }
-  // The same in place.
-  void left(float*, std::size_t, std::size_t, std::size_t) const {}
+  // Query rows; where they take another form it goes to `space` [rows][stride].
+  Left queries(Left q, std::size_t, std::size_t, float*) const { return q; }
+  // Weights of n entries, of whose rows what stands behind them may change up to a multiple of 32; another
+  // form goes to `space` [rows][kKeyBlock], which may be where they are.
+  Left weights(float* p, std::size_t stride, std::size_t, std::size_t, float*) const { return {p, stride}; }
   // `count` panels, `panel` floats apart, of `depth` rows, in place.
   void right(float*, std::size_t, std::size_t, std::size_t) const {}
-  void multiply(const float* a, std::size_t lda, const float* b, std::size_t panel, float* c, std::size_t ldc,
-                std::size_t rows, std::size_t columns, std::size_t depth, bool accumulate) const {
-    product(a, lda, b, panel, c, ldc, rows, columns, depth, accumulate);
+  void multiply(const Left& a, const float* b, std::size_t panel, float* c, std::size_t ldc, std::size_t rows,
+                std::size_t columns, std::size_t depth, bool accumulate) const {
+    product(a.rows, a.stride, b, panel, c, ldc, rows, columns, depth, accumulate);
   }
 };

@@ -140,19 +140,19 @@ struct Gemm {
   Gemm(const Gemm&) = delete;
   Gemm& operator=(const Gemm&) = delete;
 
-  const float* left(const float* a, std::size_t stride, std::size_t rows, std::size_t depth,
-                    float* space) const {
-    if (depth % kTileDepth != 0) return a;
-    for (std::size_t r = 0; r < rows; ++r) split_row(a + r * stride, depth, space + r * stride);
-    return space;
+  Left queries(Left q, std::size_t rows, std::size_t depth, float* space) const {
+    if (depth % kTileDepth != 0) return q;
+    for (std::size_t r = 0; r < rows; ++r) split_row(q.rows + r * q.stride, depth, space + r * q.stride);
+    return {space, q.stride};
   }
-  void left(float* a, std::size_t stride, std::size_t rows, std::size_t depth) const {
-    const std::size_t padded = round_up(depth, kTileDepth);
+  Left weights(float* p, std::size_t stride, std::size_t rows, std::size_t n, float* space) const {
+    const std::size_t padded = round_up(n, kTileDepth);
     for (std::size_t r = 0; r < rows; ++r) {
-      float* row = a + r * stride;
-      std::fill(row + depth, row + padded, 0.0f);
-      split_row(row, padded, row);
+      float* row = p + r * stride;
+      std::fill(row + n, row + padded, 0.0f);
+      split_row(row, padded, space + r * kKeyBlock);
     }
+    return {space, kKeyBlock};
   }
   void right(float* b, std::size_t count, std::size_t panel, std::size_t depth) const {
     if (depth % kTileDepth != 0 && panel < round_up(depth, kTileDepth) * kTile) return;
@@ -170,8 +170,10 @@ struct Gemm {
       }
     }
   }
-  void multiply(const float* a, std::size_t lda, const float* b, std::size_t panel, float* c, std::size_t ldc,
+  void multiply(const Left& left, const float* b, std::size_t panel, float* c, std::size_t ldc,
                 std::size_t rows, std::size_t columns, std::size_t depth, bool accumulate) const {
+    const float* a = left.rows;
+    const std::size_t lda = left.stride;
     if (depth % kTileDepth != 0) {
       if (panel < round_up(depth, kTileDepth) * kTile)
         return product(a, lda, b, panel, c, ldc, rows, columns, depth, accumulate);

@@ -22,8 +22,8 @@ inline void make_panels(const WideRows& keys, std::size_t entries, float* panels
 }
 
 // s[r][0 .. columns) for the key block at `first` and the rows from `from` on: dot products in units of log
-// 2, soft-capped, biased, masked beyond the row's limit. q: the rows' queries as the products want them.
-inline void block_logits(const Gemm& gemm, const PrefillRows& rows, const float* q, std::size_t from,
+// 2, soft-capped, biased, masked beyond the row's limit. q: all rows' queries as the products want them.
+inline void block_logits(const Gemm& gemm, const PrefillRows& rows, const Left& q, std::size_t from,
                          const WideRows& keys, std::size_t first, std::size_t columns, float* wide, float* s,
                          std::size_t stride) {
   const float* panels = keys.panels + first * keys.size;
@@ -31,8 +31,8 @@ inline void block_logits(const Gemm& gemm, const PrefillRows& rows, const float*
     panels_of(gemm, keys, first, columns, wide);
     panels = wide;
   }
-  gemm.multiply(q + from * rows.q_stride, rows.q_stride, panels, keys.size * kTile, s + from * stride, stride,
-                rows.count - from, columns, keys.size, false);
+  gemm.multiply(q.from(from), panels, keys.size * kTile, s + from * stride, stride, rows.count - from,
+                columns, keys.size, false);
   for (std::size_t r = from; r < rows.count; ++r) {
     float* row = s + r * stride;
     if (rows.softcap > 0.0f)
@@ -85,16 +85,17 @@ inline float local_sum(float maximum, float sum, float first) {
   return rest > 0.0f ? maximum + std::log2(rest) : kMasked;
 }
 
-// out (+)= p times the values of the block at `first`, for the rows from `from` on; p is used up.
+// out (+)= p times the values of the block at `first`, for the rows from `from` on. space:
+// [count][kKeyBlock], may be p.
 inline void add_values(const Gemm& gemm, const PrefillRows& rows, std::size_t from, const WideRows& values,
                        std::size_t first, std::size_t n, float* wide, float* p, std::size_t stride,
-                       float* out) {
+                       float* space, float* out) {
   if (values.size == 0) return;
   values.widen(values.rows, first, n, wide);
   gemm.right(wide, values.size / kTile, kKeyBlock * kTile, n);
-  gemm.left(p + from * stride, stride, rows.count - from, n);
-  gemm.multiply(p + from * stride, stride, wide, kKeyBlock * kTile, out + from * values.size, values.size,
-                rows.count - from, values.size, n, first != 0);
+  const Left left = gemm.weights(p + from * stride, stride, rows.count - from, n, space + from * kKeyBlock);
+  gemm.multiply(left, wide, kKeyBlock * kTile, out + from * values.size, values.size, rows.count - from,
+                values.size, n, first != 0);
 }
 
 // Attention of the rows over all entries below each row's limit, with a running maximum. out: [count]
@@ -105,7 +106,7 @@ inline void attend_rows(const PrefillRows& rows, const WideRows& keys, const Wid
   const std::size_t end = rows.limit[rows.count - 1];
   std::fill_n(s.factor, kRowBlock, 0.0f);
   const Gemm gemm;
-  const float* q = gemm.left(rows.q, rows.q_stride, rows.count, keys.size, s.rows);
+  const Left q = gemm.queries({rows.q, rows.q_stride}, rows.count, keys.size, s.rows);
   for (std::size_t first = 0; first < end; first += kKeyBlock) {
     const std::size_t n = std::min(kKeyBlock, end - first);
     const std::size_t columns = round_up(n, kTile);
@@ -118,7 +119,7 @@ inline void attend_rows(const PrefillRows& rows, const WideRows& keys, const Wid
       s.sum[r] = (first != 0 ? s.sum[r] : rows.sink != nullptr ? 1.0f : 0.0f) * s.factor[r] + sum;
       if (s.local != nullptr) s.local[r] = first != 0 ? s.local[r] * s.factor[r] : s.logits[r * kKeyBlock];
     }
-    add_values(gemm, rows, from, values, first, n, s.wide, s.logits, kKeyBlock, out);
+    add_values(gemm, rows, from, values, first, n, s.wide, s.logits, kKeyBlock, s.logits, out);
   }
   for (std::size_t r = 0; r < rows.count; ++r) {
     scale_row(out + r * row_size, row_size, 1.0f / s.sum[r]);
@@ -149,7 +150,7 @@ inline void attend_rows_with_columns(const PrefillRows& rows, const float* weigh
   const std::size_t row_size = values.size;
   const std::size_t end = rows.limit[rows.count - 1];
   const Gemm gemm;
-  const float* q = gemm.left(rows.q, rows.q_stride, rows.count, keys.size, s.rows);
+  const Left q = gemm.queries({rows.q, rows.q_stride}, rows.count, keys.size, s.rows);
   for (std::size_t first = 0; first < end; first += kKeyBlock)
     block_logits(gemm, rows, q, finished(rows, first), keys, first,
                  round_up(std::min(kKeyBlock, end - first), kTile), s.wide, s.strip + first, s.strip_stride);
@@ -172,7 +173,7 @@ inline void attend_rows_with_columns(const PrefillRows& rows, const float* weigh
     const float* p = s.strip + from * s.strip_stride + first;
     add_to_columns(p, s.strip_stride, rows.count - from, s.maximum + from, statistic, round_up(n, kTile),
                    column + first);
-    add_values(gemm, rows, from, values, first, n, s.wide, s.strip + first, s.strip_stride, out);
+    add_values(gemm, rows, from, values, first, n, s.wide, s.strip + first, s.strip_stride, s.logits, out);
   }
   for (std::size_t r = 0; r < rows.count; ++r) scale_row(out + r * row_size, row_size, s.sum[r]);
 }
