@@ -20,11 +20,12 @@
 
 namespace zeromerge::cuda {
 
-inline constexpr std::uint32_t kUnlimited = 0xffffffffu;  // a capacity: everything is kept
-inline constexpr std::uint32_t kChunkBytes = 16;          // of a row: what one load moves
-inline constexpr std::uint32_t kMostHeadDim = 256;        // a warp holds a row, 8 channels a lane
-inline constexpr float kMaskedLogit = -3.0e38f;           // its exponential is exactly 0
-inline constexpr float kLog2E = 1.44269504089f;           // logits are in units of log 2
+inline constexpr std::uint32_t kKeepsAll = 0xffffffffu;  // a capacity: nobody ever leaves
+inline constexpr std::uint32_t kNoSlot = 0xffffffffu;
+inline constexpr std::uint32_t kChunkBytes = 16;    // of a row: what one load moves
+inline constexpr std::uint32_t kMostHeadDim = 256;  // a warp holds a row, 8 channels a lane
+inline constexpr float kMaskedLogit = -3.0e38f;     // its exponential is exactly 0
+inline constexpr float kLog2E = 1.44269504089f;     // logits are in units of log 2
 inline constexpr float kLn2 = 0.69314718056f;
 
 // What types entries can have on a device. q8: x ~ scale * q, signed bytes q in [-127, 127].
@@ -70,7 +71,7 @@ struct HeadRows {
 struct HeadState {
   std::uint32_t size;      // entries
   std::uint32_t tokens;    // seen by the sequence
-  std::uint32_t capacity;  // entries a step leaves at most, or kUnlimited
+  std::uint32_t capacity;  // entries a step leaves at most, or kKeepsAll
   std::uint32_t sinks;
   std::uint32_t residual;  // places for merged entries
   std::uint32_t recent;

@@ -55,7 +55,7 @@ struct HeadBlock {
     return importance_at(head, rule, tokens, slot);
   }
   ZEROMERGE_DEVICE unsigned least(unsigned tokens, unsigned first, unsigned last) const {
-    Least mine = {kMostImportant, kUnlimited};
+    Least mine = {kMostImportant, kNoSlot};
     for (unsigned j = first + thread_index(); j < last; j += block_threads())
       mine = lesser(mine, {worth(tokens, j), j});
     return block_least(mine, least_values, least_slots).slot;
@@ -98,7 +98,7 @@ struct HeadBlock {
   // The best matching of the `count` merged entries from `first` on; ties go to the lower slot.
   ZEROMERGE_DEVICE unsigned match(unsigned from, unsigned first, unsigned count) const {
     const Row8 key = read_row(keys, from);
-    Least best = {kMostImportant, kUnlimited};
+    Least best = {kMostImportant, kNoSlot};
     for (unsigned j = first + warp_index(); j < first + count; j += block_warps()) {
       const Row8 other = read_row(keys, j);
       float sum = 0.0f;
@@ -151,7 +151,7 @@ struct HeadBlock {
   }
 
   // The newest entries enter the ring one after another, and for each the least important leaves. known: who
-  // that is the first time, or kUnlimited.
+  // that is the first time, or kNoSlot.
   ZEROMERGE_DEVICE unsigned turn_ring(HeadState& state, unsigned entries, unsigned known) const {
     const Candidates compete = candidates(state, rule, entries);
     if (rule.as_reference != 0) state.residuals = state.residual;
@@ -160,7 +160,7 @@ struct HeadBlock {
       const unsigned oldest = compete.last + state.ring_next;
       unsigned victim = oldest;
       if (compete.first < compete.last)
-        victim = i == 0 && known != kUnlimited ? known : least(state.tokens, compete.first, compete.last);
+        victim = i == 0 && known != kNoSlot ? known : least(state.tokens, compete.first, compete.last);
       if (rule.as_reference == 0 && worth(state.tokens, oldest) < worth(state.tokens, victim))
         victim = oldest;
       if (state.residuals != 0 && rule.fold == Fold::residual) fold(victim, state.sinks, state.residuals);
@@ -179,7 +179,7 @@ ZEROMERGE_DEVICE unsigned least_of_blocks(const EvictArguments& a, unsigned entr
                                           SharedSpan<unsigned> slots) {
   const std::size_t first = std::size_t{block_x()} * a.blocks;
   const std::size_t count = std::size_t{a.batch} * a.heads.kv_heads * a.blocks;
-  Least mine = {kMostImportant, kUnlimited};
+  Least mine = {kMostImportant, kNoSlot};
   for (unsigned b = thread_index(); b * kScoreEntries < entries; b += block_threads())
     mine = lesser(mine, {GlobalSpan<const float>(a.least_value, count).at(first + b),
                          GlobalSpan<const unsigned>(a.least_slot, count).at(first + b)});
@@ -205,7 +205,7 @@ evict(EvictArguments a) {
   ++state.tokens;
   const bool founded = worker.found_residuals(state, entries);
   if (entries > state.capacity) {
-    unsigned known = kUnlimited;
+    unsigned known = kNoSlot;
     if (a.blocks != 0 && !founded) known = detail::least_of_blocks(a, entries, values, slots);
     entries = worker.turn_ring(state, entries, known);
   }

@@ -14,7 +14,7 @@ inline constexpr unsigned kScoreEntries = 8 * kStepThreads;
 // The least important of some slots.
 struct Least {
   float value;
-  unsigned slot;  // kUnlimited: there is none
+  unsigned slot;  // kNoSlot: there is none
 };
 
 // The slots that compete in a step that leaves a head with `entries` before eviction. Empty: nobody has to
@@ -28,7 +28,7 @@ ZEROMERGE_DEVICE unsigned ring_places(const HeadState& state, const StepRule& ru
 }
 // Merged entries are to be made of entries that are there, before their places are needed.
 ZEROMERGE_DEVICE bool founds_residual(const HeadState& state, const StepRule& rule, unsigned entries) {
-  return rule.as_reference == 0 && state.capacity != kUnlimited && state.residuals < state.residual &&
+  return rule.as_reference == 0 && state.capacity != kKeepsAll && state.residuals < state.residual &&
          entries + (state.residual - state.residuals) > state.capacity;
 }
 ZEROMERGE_DEVICE Candidates candidates(const HeadState& state, const StepRule& rule, unsigned entries) {
@@ -110,7 +110,7 @@ ZEROMERGE_DEVICE void score_block(const BatchHeads& heads, const Partials& parti
   const Candidates compete = candidates(state, a.rule, entries);
   const unsigned begin = block * kScoreEntries;
   const unsigned end = entries - begin < kScoreEntries ? entries : begin + kScoreEntries;
-  Least least = {kMostImportant, kUnlimited};
+  Least least = {kMostImportant, kNoSlot};
   for (unsigned j = begin + thread_index(); j < end; j += block_threads()) {
     float s = score.at(j) * a.rule.decay;
     for (unsigned g = 0; g < heads.group; ++g)
