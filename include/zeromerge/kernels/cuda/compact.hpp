@@ -1,6 +1,6 @@
 // The compressed form of a head, written to other memory at the end of a prompt: what is at the front, merged
-// entries, what was chosen, the last tokens. The same kernels move a head as it is to a larger place, a turned
-// ring in the order of arrival.
+// entries, what was chosen, the last tokens. The same kernels move a head as it is to a larger place, a
+// turned ring in the order of arrival.
 //   gather_slots   a warp an entry, bit for bit                     grid (blocks of entries, heads)
 //   fold_leavers   a block a merged entry: means weighted by mass   grid (merged entries, heads)
 //     k = sum w_i k_i / sum w_i, v alike, w = sum w_i, bias = alpha ln w; the oldest position
@@ -11,15 +11,15 @@
 
 namespace zeromerge::cuda {
 
-// How one head is rewritten. Slots of `to`: [0, front) stay, then up to front + fresh merged entries that are new,
-// then the first `kept` of the head's list, then the slots of `from` from `last` on.
+// How one head is rewritten. Slots of `to`: [0, front) stay, then up to front + fresh merged entries that are
+// new, then the first `kept` of the head's list, then the slots of `from` from `last` on.
 struct CompactHead {
   HeadRows from, to;
-  std::uint32_t front;      // sinks and merged entries that exist
+  std::uint32_t front;  // sinks and merged entries that exist
   std::uint32_t fresh;
   std::uint32_t kept;
   std::uint32_t last;
-  std::uint32_t size;       // of `to`
+  std::uint32_t size;  // of `to`
   std::uint32_t sinks;
   std::uint32_t residual;   // places for merged entries
   std::uint32_t groups;     // that leavers form
@@ -51,14 +51,16 @@ ZEROMERGE_DEVICE unsigned in_order_of_arrival(const CompactHead& h, unsigned slo
 }
 
 template <class T>
-ZEROMERGE_DEVICE void copy_between(const StoredRows<T>& from, unsigned slot, const StoredRows<T>& to, unsigned at) {
+ZEROMERGE_DEVICE void copy_between(const StoredRows<T>& from, unsigned slot, const StoredRows<T>& to,
+                                   unsigned at) {
   const unsigned lane = lane_index();
-  if (lane < from.chunks) store16(to.bytes, to.begin(at) + 16 * lane, load16(from.bytes, from.begin(slot) + 16 * lane));
+  if (lane < from.chunks)
+    store16(to.bytes, to.begin(at) + 16 * lane, load16(from.bytes, from.begin(slot) + 16 * lane));
   if constexpr (has_scale<T>)
     if (lane == 0) to.scale[at] = from.scale.at(slot);
 }
-ZEROMERGE_DEVICE void copy_field(const float* from, unsigned from_room, unsigned slot, float* to, unsigned to_room,
-                                 unsigned at) {
+ZEROMERGE_DEVICE void copy_field(const float* from, unsigned from_room, unsigned slot, float* to,
+                                 unsigned to_room, unsigned at) {
   if (from != nullptr) GlobalSpan<float>(to, to_room)[at] = GlobalSpan<const float>(from, from_room).at(slot);
 }
 
@@ -74,7 +76,8 @@ ZEROMERGE_DEVICE void copy_fields(const HeadRows& from, unsigned slot, const Hea
 }  // namespace detail
 
 template <class K, class V>
-ZEROMERGE_KERNEL(kCompactThreads) gather_slots(CompactArguments a) {
+ZEROMERGE_KERNEL(kCompactThreads)
+gather_slots(CompactArguments a) {
   const CompactHead h = GlobalSpan<const CompactHead>(a.heads, a.count)[block_y()];
   const unsigned at = block_x() * kCompactWarps + warp_index();
   if (at >= h.size) return;
@@ -83,8 +86,9 @@ ZEROMERGE_KERNEL(kCompactThreads) gather_slots(CompactArguments a) {
     if (at < h.front + h.fresh) return;  // fold_leavers writes it
     const unsigned i = at - h.front - h.fresh;
     slot = h.last + (i - h.kept);
-    if (i < h.kept) slot = GlobalSpan<const std::uint32_t>(a.order, std::size_t{a.count} * a.stride)
-                               .at(std::size_t{block_y()} * a.stride + i);
+    if (i < h.kept)
+      slot = GlobalSpan<const std::uint32_t>(a.order, std::size_t{a.count} * a.stride)
+                 .at(std::size_t{block_y()} * a.stride + i);
   }
   slot = detail::in_order_of_arrival(h, slot);
   detail::copy_between(keys_of<K>(h.from, a.head_dim), slot, keys_of<K>(h.to, a.head_dim), at);
@@ -143,14 +147,14 @@ struct FoldShared {
   }
   ZEROMERGE_DEVICE Row8 mean(SharedSpan<float> rows, float total) const {
     Row8 row = {};
-    for (unsigned w = 0; w < kCompactWarps; ++w)
-      ZEROMERGE_UNROLL_DEVICE
-      for (unsigned i = 0; i < 8; ++i) row.x[i] += rows.at(w * kMostHeadDim + 8 * lane_index() + i);
+    for (unsigned w = 0; w < kCompactWarps; ++w) ZEROMERGE_UNROLL_DEVICE
+    for (unsigned i = 0; i < 8; ++i) row.x[i] += rows.at(w * kMostHeadDim + 8 * lane_index() + i);
     ZEROMERGE_UNROLL_DEVICE
     for (float& x : row.x) x /= total;
     return row;
   }
-  ZEROMERGE_DEVICE void write_fields(const HeadRows& to, unsigned at, float total, float alpha, bool sum_scores) const {
+  ZEROMERGE_DEVICE void write_fields(const HeadRows& to, unsigned at, float total, float alpha,
+                                     bool sum_scores) const {
     float s = 0.0f;
     std::uint32_t oldest = 0xffffffffu;
     for (unsigned w = 0; w < kCompactWarps; ++w) {
@@ -169,7 +173,8 @@ struct FoldShared {
 
 // After gather_slots, whose entries at the front are read where they came from.
 template <class K, class V>
-ZEROMERGE_KERNEL(kCompactThreads) fold_leavers(CompactArguments a) {
+ZEROMERGE_KERNEL(kCompactThreads)
+fold_leavers(CompactArguments a) {
   const CompactHead h = GlobalSpan<const CompactHead>(a.heads, a.count)[block_y()];
   const unsigned g = block_x();
   if (g >= h.groups) return;
@@ -181,8 +186,8 @@ ZEROMERGE_KERNEL(kCompactThreads) fold_leavers(CompactArguments a) {
   const auto position = shared.take<std::uint32_t>(kCompactWarps);
   const detail::FoldShared all = {key, value, mass, score, position};
 
-  // Neighbours in the order of arrival; the first (leavers mod groups) groups are one longer. Groups go to merged
-  // entries that do not exist yet first.
+  // Neighbours in the order of arrival; the first (leavers mod groups) groups are one longer. Groups go to
+  // merged entries that do not exist yet first.
   const unsigned longer = h.leavers % h.groups;
   const unsigned each = h.leavers / h.groups;
   const unsigned begin = g * each + (g < longer ? g : longer);

@@ -1,10 +1,11 @@
-// Prompts: what the kernels for many rows of queries share, and the kernels that take a call's keys and values.
+// Prompts: what the kernels for many rows of queries share, and the kernels that take a call's keys and
+// values.
 //
 // A prompt's call brings `tokens` tokens of one sequence to all heads of one layer:
 //   append_prompt    entries behind those that a head holds            grid (tokens, kv_heads)
 //   count_prompt     the states count them                             grid (1)
-// then prompt_attention.hpp and columns.hpp. Rows of queries are stacked: row r of a kv head is query head r % group
-// of token r / group, and sees the entries below its limit.
+// then prompt_attention.hpp and columns.hpp. Rows of queries are stacked: row r of a kv head is query head r
+// % group of token r / group, and sees the entries below its limit.
 #pragma once
 
 #include "zeromerge/kernels/cuda/rows.hpp"
@@ -39,7 +40,8 @@ ZEROMERGE_DEVICE HeadState state_at(const PromptHeads& heads, unsigned h) {
 inline constexpr unsigned kAppendThreads = 3 * kWarp;
 
 template <class K, class V>
-ZEROMERGE_KERNEL(kAppendThreads) append_prompt(PromptHeads heads, PromptTokens given) {
+ZEROMERGE_KERNEL(kAppendThreads)
+append_prompt(PromptHeads heads, PromptTokens given) {
   const unsigned t = block_x();
   const HeadRows head = rows_at(heads, block_y());
   const HeadState state = state_at(heads, block_y());
@@ -47,7 +49,10 @@ ZEROMERGE_KERNEL(kAppendThreads) append_prompt(PromptHeads heads, PromptTokens g
                      std::size_t{given.tokens} * heads.kv_heads, std::size_t{t} * heads.kv_heads + block_y());
 }
 
-ZEROMERGE_KERNEL(kWarp) count_prompt(PromptHeads heads, unsigned tokens) {
+// A template so that several files may include it.
+template <unsigned kThreads>
+ZEROMERGE_KERNEL(kThreads)
+count_prompt(PromptHeads heads, unsigned tokens) {
   const GlobalSpan<HeadState> states(heads.states, heads.kv_heads);
   for (unsigned h = thread_index(); h < heads.kv_heads; h += block_threads()) {
     HeadState state = states[h];
@@ -72,17 +77,18 @@ ZEROMERGE_DEVICE TilePlace tile_place() {
   return {thread_index() / kPromptAcross * 4, thread_index() % kPromptAcross * 4};
 }
 
-// Rows [first, first + 64) of stacked queries as [channel][row], scaled; zeros behind the last row and channel.
-// Neighbouring threads take neighbouring rows, so that what they write lies in different banks.
+// Rows [first, first + 64) of stacked queries as [channel][row], scaled; zeros behind the last row and
+// channel. Neighbouring threads take neighbouring rows, so that what they write lies in different banks.
 template <unsigned kDim>
-ZEROMERGE_DEVICE void stage_rows(const PromptHeads& heads, const void* q, Element type, unsigned tokens, unsigned h,
-                                 unsigned first, float scale, SharedSpan<float> to) {
+ZEROMERGE_DEVICE void stage_rows(const PromptHeads& heads, const void* q, Element type, unsigned tokens,
+                                 unsigned h, unsigned first, float scale, SharedSpan<float> to) {
   const unsigned dim = heads.head_dim;
   const unsigned query_heads = heads.kv_heads * heads.group;
   const std::size_t count = std::size_t{tokens} * query_heads * dim;
   const unsigned r = first + thread_index() % kPromptRows;
   const bool inside = r < tokens * heads.group;
-  const std::size_t begin = (std::size_t{r / heads.group} * query_heads + h * heads.group + r % heads.group) * dim;
+  const std::size_t begin =
+      (std::size_t{r / heads.group} * query_heads + h * heads.group + r % heads.group) * dim;
   for (unsigned d = thread_index() / kPromptRows; d < kDim; d += kPromptThreads / kPromptRows) {
     float x = 0.0f;
     if (inside && d < dim) x = read_element(q, type, count, begin + d) * scale;
@@ -93,7 +99,8 @@ ZEROMERGE_DEVICE void stage_rows(const PromptHeads& heads, const void* q, Elemen
 // Entries [first, first + 64) in f32, zeros behind the last one and behind the row's channels; as
 // [channel][entry] or as [entry][channel].
 template <class T, unsigned kDim, bool kByChannel>
-ZEROMERGE_DEVICE void stage_entries(const StoredRows<T>& rows, unsigned first, unsigned last, SharedSpan<float> to) {
+ZEROMERGE_DEVICE void stage_entries(const StoredRows<T>& rows, unsigned first, unsigned last,
+                                    SharedSpan<float> to) {
   constexpr unsigned kUnits = kDim / 8;
   const unsigned units = row_units<T>(rows.chunks);
   for (unsigned i = thread_index(); i < kPromptEntries * kUnits; i += kPromptThreads) {
@@ -125,18 +132,17 @@ ZEROMERGE_DEVICE void stage_entries(const StoredRows<T>& rows, unsigned first, u
 
 // product[i][j] = sum over the channels of q[channel][row + i] * k[channel][column + j].
 template <unsigned kDim>
-ZEROMERGE_DEVICE void multiply(SharedSpan<float> q, SharedSpan<float> k, TilePlace place, float (*product)[4]) {
+ZEROMERGE_DEVICE void multiply(SharedSpan<float> q, SharedSpan<float> k, TilePlace place,
+                               float (*product)[4]) {
   ZEROMERGE_UNROLL_DEVICE
-  for (int i = 0; i < 4; ++i)
-    ZEROMERGE_UNROLL_DEVICE
-    for (int j = 0; j < 4; ++j) product[i][j] = 0.0f;
+  for (int i = 0; i < 4; ++i) ZEROMERGE_UNROLL_DEVICE
+  for (int j = 0; j < 4; ++j) product[i][j] = 0.0f;
   for (unsigned d = 0; d < kDim; ++d) {
     const Vec16 a = load16(q, d * kPromptRows + place.row);
     const Vec16 b = load16(k, d * kPromptEntries + place.column);
     ZEROMERGE_UNROLL_DEVICE
-    for (int i = 0; i < 4; ++i)
-      ZEROMERGE_UNROLL_DEVICE
-      for (int j = 0; j < 4; ++j) product[i][j] += bits_of<float>(a.word[i]) * bits_of<float>(b.word[j]);
+    for (int i = 0; i < 4; ++i) ZEROMERGE_UNROLL_DEVICE
+    for (int j = 0; j < 4; ++j) product[i][j] += bits_of<float>(a.word[i]) * bits_of<float>(b.word[j]);
   }
 }
 

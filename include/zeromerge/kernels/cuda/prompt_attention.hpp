@@ -1,10 +1,10 @@
-// Causal attention of a prompt's call over everything that its heads hold, the call's own entries included, and
-// the log of every row's sum of exponentials, which columns.hpp needs.
+// Causal attention of a prompt's call over everything that its heads hold, the call's own entries included,
+// and the log of every row's sum of exponentials, which columns.hpp needs.
 //
-// A block takes 64 stacked rows of one kv head and goes through the entries in tiles of 64 with a running softmax.
-// Plain f32 multiplications from shared memory: exact, and for engines that have no attention of their own. One
-// that has tensor-core attention runs that and hands its log-sum-exp over.
-// Cost: 4 * head_dim flops a row and entry; K and V are read once for every 64 rows.
+// A block takes 64 stacked rows of one kv head and goes through the entries in tiles of 64 with a running
+// softmax. Plain f32 multiplications from shared memory: exact, and for engines that have no attention of
+// their own. One that has tensor-core attention runs that and hands its log-sum-exp over. Cost: 4 * head_dim
+// flops a row and entry; K and V are read once for every 64 rows.
 #pragma once
 
 #include "zeromerge/kernels/cuda/prompt.hpp"
@@ -26,8 +26,8 @@ struct PromptAttentionArguments {
 
 // Queries, a tile of keys or values, weights.
 template <unsigned kDim>
-inline constexpr unsigned kPromptAttentionBytes =
-    4 * (kDim * kPromptRows + kDim * kPromptEntries + kPromptRows * kPromptEntries);
+inline constexpr unsigned kPromptAttentionBytes = 4 * (kDim * kPromptRows + kDim * kPromptEntries +
+                                                       kPromptRows * kPromptEntries);
 
 namespace detail {
 
@@ -89,17 +89,16 @@ ZEROMERGE_DEVICE void weigh_tile(SharedSpan<float> weights, SharedSpan<float> va
     for (unsigned c = 0; c < kParts; ++c) {
       const Vec16 v = load16(values, j * kDim + place.column + 4 * kPromptAcross * c);
       ZEROMERGE_UNROLL_DEVICE
-      for (int i = 0; i < 4; ++i)
-        ZEROMERGE_UNROLL_DEVICE
-        for (int d = 0; d < 4; ++d)
-          state.out[i][4 * c + d] += bits_of<float>(p.word[i]) * bits_of<float>(v.word[d]);
+      for (int i = 0; i < 4; ++i) ZEROMERGE_UNROLL_DEVICE
+      for (int d = 0; d < 4; ++d)
+        state.out[i][4 * c + d] += bits_of<float>(p.word[i]) * bits_of<float>(v.word[d]);
     }
   }
 }
 
 template <unsigned kDim>
-ZEROMERGE_DEVICE void write_rows(const PromptAttentionArguments& a, unsigned h, unsigned first, TilePlace place,
-                                 const RowsState<kDim>& state) {
+ZEROMERGE_DEVICE void write_rows(const PromptAttentionArguments& a, unsigned h, unsigned first,
+                                 TilePlace place, const RowsState<kDim>& state) {
   const PromptHeads& heads = a.heads;
   const unsigned query_heads = heads.kv_heads * heads.group;
   const std::size_t rows = std::size_t{a.tokens} * query_heads;
@@ -124,7 +123,8 @@ ZEROMERGE_DEVICE void write_rows(const PromptAttentionArguments& a, unsigned h, 
 
 // grid (blocks of 64 stacked rows, kv_heads). kDim: 64, 128 or 256, at least head_dim.
 template <class K, class V, unsigned kDim>
-ZEROMERGE_KERNEL(kPromptThreads) prompt_attention(PromptAttentionArguments a) {
+ZEROMERGE_KERNEL(kPromptThreads)
+prompt_attention(PromptAttentionArguments a) {
   const PromptHeads& heads = a.heads;
   const HeadRows head = rows_at(heads, block_y());
   const unsigned size = state_at(heads, block_y()).size;
@@ -146,7 +146,8 @@ ZEROMERGE_KERNEL(kPromptThreads) prompt_attention(PromptAttentionArguments a) {
     state.sum[i] = 0.0f;
     if (a.sinks != nullptr) {
       state.maximum[i] = GlobalSpan<const float>(a.sinks, heads.kv_heads * heads.group)
-                             .at(block_y() * heads.group + r % heads.group) * kLog2E;
+                             .at(block_y() * heads.group + r % heads.group) *
+                         kLog2E;
       state.sum[i] = 1.0f;
     }
     ZEROMERGE_UNROLL_DEVICE
@@ -162,13 +163,12 @@ ZEROMERGE_KERNEL(kPromptThreads) prompt_attention(PromptAttentionArguments a) {
     float bias[4];
     read_bias(head, begin + place.column, end, bias);
     ZEROMERGE_UNROLL_DEVICE
-    for (unsigned i = 0; i < 4; ++i)
-      ZEROMERGE_UNROLL_DEVICE
-      for (unsigned j = 0; j < 4; ++j) {
-        float x = logit[i][j];
-        if (a.softcap > 0.0f) x = softly_capped(x, a.softcap * kLog2E);
-        logit[i][j] = begin + place.column + j < limit[i] ? x + bias[j] : kMaskedLogit;
-      }
+    for (unsigned i = 0; i < 4; ++i) ZEROMERGE_UNROLL_DEVICE
+    for (unsigned j = 0; j < 4; ++j) {
+      float x = logit[i][j];
+      if (a.softcap > 0.0f) x = softly_capped(x, a.softcap * kLog2E);
+      logit[i][j] = begin + place.column + j < limit[i] ? x + bias[j] : kMaskedLogit;
+    }
     detail::soften_tile<kDim>(logit, place, state, weights);
     sync_block();  // the weights are there, the keys done with
     stage_entries<V, kDim, false>(values_of<V>(head, heads.head_dim), begin, end, tile);

@@ -1,10 +1,10 @@
-// Who stays at the end of a prompt: of the slots [first, last) of each head the most important ones, then, of the
-// others, those that a second rating puts highest. Ties go to the lower slot.
+// Who stays at the end of a prompt: of the slots [first, last) of each head the most important ones, then, of
+// the others, those that a second rating puts highest. Ties go to the lower slot.
 //
-// One block a head. The k-th largest value is found by its bits, eight at a time from the highest: count how many
-// values that share the bits found so far have each next byte, then step down from the largest. Values never move,
-// so the order of slots is the order of arrival for nothing. Cost: 5 passes over the values a choice, 2 more to
-// write the lists.
+// One block a head. The k-th largest value is found by its bits, eight at a time from the highest: count how
+// many values that share the bits found so far have each next byte, then step down from the largest. Values
+// never move, so the order of slots is the order of arrival for nothing. Cost: 5 passes over the values a
+// choice, 2 more to write the lists.
 #pragma once
 
 #include "zeromerge/kernels/cuda/score.hpp"
@@ -24,7 +24,7 @@ struct SelectArguments {
   const SelectHead* heads;  // [heads]
   const float* ratings;     // [heads][stride] of slots, or null
   std::uint32_t* chosen;    // [heads][stride] scratch, by slot
-  std::uint32_t* order;     // [heads][stride] slots by importance, then by rating, then the leavers; each rising
+  std::uint32_t* order;  // [heads][stride] slots by importance, then by rating, then the leavers; each rising
   StepRule rule;
   std::uint32_t stride;
   std::uint32_t count;  // heads
@@ -47,12 +47,12 @@ struct SelectBlock {
   StepRule rule;
   SelectHead ask;
   unsigned tokens;
-  GlobalSpan<const float> rating;     // by slot, or empty
-  GlobalSpan<std::uint32_t> chosen;   // by slot: 0 not yet, 1 by importance, 2 by rating
+  GlobalSpan<const float> rating;    // by slot, or empty
+  GlobalSpan<std::uint32_t> chosen;  // by slot: 0 not yet, 1 by importance, 2 by rating
   GlobalSpan<std::uint32_t> order;
-  SharedSpan<std::uint32_t> bins;     // [kSelectBins]
-  SharedSpan<std::uint32_t> totals;   // [kWarp]
-  SharedSpan<std::uint32_t> found;    // [2] bits so far, how many are still to be taken
+  SharedSpan<std::uint32_t> bins;    // [kSelectBins]
+  SharedSpan<std::uint32_t> totals;  // [kWarp]
+  SharedSpan<std::uint32_t> found;   // [2] bits so far, how many are still to be taken
 
   ZEROMERGE_DEVICE std::uint32_t value(unsigned slot, unsigned round) const {
     return ordered_bits(round == 1 ? importance_at(head, rule, tokens, slot) : rating.at(slot));
@@ -61,7 +61,7 @@ struct SelectBlock {
   // How many threads before this one say yes; the block's total is added to `base`.
   ZEROMERGE_DEVICE unsigned rank(bool yes, unsigned& base) const {
     const std::uint32_t votes = ballot(kAllLanes, yes);
-    if (lane_index() == 0) totals[warp_index()] = static_cast<std::uint32_t>(count_bits(votes));
+    if (lane_index() == 0) totals[warp_index()] = count_bits(votes);
     sync_block();
     unsigned before = base + count_bits(votes & ((1u << lane_index()) - 1u));
     unsigned all = 0;
@@ -75,7 +75,8 @@ struct SelectBlock {
     return before;
   }
 
-  // Leaves in `found` the value of the k-th largest of those not chosen yet, and how many of its equals to take.
+  // Leaves in `found` the value of the k-th largest of those not chosen yet, and how many of its equals to
+  // take.
   ZEROMERGE_DEVICE void find(unsigned k, unsigned round) const {
     if (thread_index() == 0) {
       found[0] = 0;
@@ -140,8 +141,10 @@ struct SelectBlock {
 
 }  // namespace detail
 
-// grid (heads).
-ZEROMERGE_KERNEL(kSelectThreads) select_slots(SelectArguments a) {
+// grid (heads). A template so that several files may include it.
+template <unsigned kThreads>
+ZEROMERGE_KERNEL(kThreads)
+select_slots(SelectArguments a) {
   const unsigned h = block_x();
   SharedMemory shared;
   const auto bins = shared.take<std::uint32_t>(kSelectBins);
@@ -162,7 +165,8 @@ ZEROMERGE_KERNEL(kSelectThreads) select_slots(SelectArguments a) {
                                       totals,
                                       found};
   const SelectHead ask = worker.ask;
-  for (unsigned slot = ask.first + thread_index(); slot < ask.last; slot += kSelectThreads) worker.chosen[slot] = 0;
+  for (unsigned slot = ask.first + thread_index(); slot < ask.last; slot += kSelectThreads)
+    worker.chosen[slot] = 0;
   sync_block();
   worker.choose(ask.by_score, 1);
   worker.choose(ask.by_rating, 2);
