@@ -304,6 +304,8 @@ inline Quad widen4_q8(std::uint32_t w) {
 }
 inline int round_to_int(float x) { return static_cast<int>(std::nearbyintf(x)); }
 
+inline unsigned count_bits(std::uint32_t x) { return static_cast<unsigned>(std::popcount(x)); }
+
 inline float exp2_fast(float x) { return std::exp2(x); }
 inline float log2_fast(float x) { return std::log2(x); }
 inline int dot4(std::uint32_t a, std::uint32_t b, int c) {
