@@ -401,7 +401,7 @@ class Block {
     faulty_ = true;
     (report_ << ... << parts);
     report_ << " (thread " << running_ << " of block " << block_.x << "," << block_.y << "," << block_.z;
-    if (self().place.line != 0) report_ << ", after " << describe(self().place);
+    if (self().place.line() != 0) report_ << ", after " << describe(self().place);
     report_ << ")";
   }
 

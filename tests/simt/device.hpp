@@ -32,11 +32,8 @@ inline unsigned grid_x() { return Block::current().grid().x; }
 inline unsigned grid_y() { return Block::current().grid().y; }
 inline unsigned grid_z() { return Block::current().grid().z; }
 
-inline void sync_block(Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
-  Block::current().sync_block(place);
-}
-inline void sync_warp(std::uint32_t mask = kAllLanes,
-                      Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
+inline void sync_block(Place place = Place::current()) { Block::current().sync_block(place); }
+inline void sync_warp(std::uint32_t mask = kAllLanes, Place place = Place::current()) {
   Block::current().meet(simt::WarpKind::sync, mask, 0, place);
 }
 inline void fence() {}
@@ -64,35 +61,32 @@ T shuffle_from(std::uint32_t mask, T v, unsigned source, Place place) {
 }  // namespace detail
 
 template <class T>
-T shuffle(std::uint32_t mask, T v, unsigned lane, Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
+T shuffle(std::uint32_t mask, T v, unsigned lane, Place place = Place::current()) {
   return detail::shuffle_from(mask, v, lane % kWarp, place);
 }
 template <class T>
-T shuffle_xor(std::uint32_t mask, T v, unsigned bits,
-              Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
+T shuffle_xor(std::uint32_t mask, T v, unsigned bits, Place place = Place::current()) {
   return detail::shuffle_from(mask, v, lane_index() ^ bits, place);
 }
 template <class T>
-T shuffle_down(std::uint32_t mask, T v, unsigned by,
-               Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
+T shuffle_down(std::uint32_t mask, T v, unsigned by, Place place = Place::current()) {
   return detail::shuffle_from(mask, v, lane_index() + by, place);
 }
 template <class T>
-T shuffle_up(std::uint32_t mask, T v, unsigned by, Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
+T shuffle_up(std::uint32_t mask, T v, unsigned by, Place place = Place::current()) {
   return detail::shuffle_from(mask, v, by > lane_index() ? kWarp : lane_index() - by, place);
 }
-inline std::uint32_t ballot(std::uint32_t mask, bool p,
-                            Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
+inline std::uint32_t ballot(std::uint32_t mask, bool p, Place place = Place::current()) {
   const auto& values = Block::current().meet(simt::WarpKind::vote, mask, p ? 1 : 0, place);
   std::uint32_t bits = 0;
   for (unsigned lane = 0; lane < kWarp; ++lane)
     if ((mask >> lane & 1u) != 0 && values[lane] != 0) bits |= 1u << lane;
   return bits;
 }
-inline bool any(std::uint32_t mask, bool p, Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
+inline bool any(std::uint32_t mask, bool p, Place place = Place::current()) {
   return ballot(mask, p, place) != 0;
 }
-inline bool all(std::uint32_t mask, bool p, Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
+inline bool all(std::uint32_t mask, bool p, Place place = Place::current()) {
   return ballot(mask, p, place) == mask;
 }
 
