@@ -81,8 +81,10 @@ inline void launch_select(const SelectArguments& a, Stream stream) {
   launch(select_slots<kSelectThreads>, {a.count}, kSelectThreads, kSelectSharedBytes, stream, a);
 }
 
-// Types chosen at run time: keys and values of one type, which keeps the number of kernels within bounds.
-inline Launches launches_of(StorageType keys, StorageType values) {
+// Types chosen at run time: keys and values of one type, which keeps the number of kernels within bounds. A
+// template so that all of them are compiled only where they are asked for.
+template <class = void>
+Launches launches_of(StorageType keys, StorageType values) {
   if (keys != values)
     fail("cuda: chosen at run time, keys and values have one type, asked for ", storage_name(keys), " and ",
          storage_name(values), "; use storage=, or name the types in the program");
