@@ -32,11 +32,8 @@ inline unsigned grid_x() { return Block::current().grid().x; }
 inline unsigned grid_y() { return Block::current().grid().y; }
 inline unsigned grid_z() { return Block::current().grid().z; }
 
-inline void sync_block(Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
-  Block::current().sync_block(place);
-}
-inline void sync_warp(std::uint32_t mask = kAllLanes,
-                      Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
+inline void sync_block(Place place = Place::current()) { Block::current().sync_block(place); }
+inline void sync_warp(std::uint32_t mask = kAllLanes, Place place = Place::current()) {
   Block::current().meet(simt::WarpKind::sync, mask, 0, place);
 }
 inline void fence() {}
@@ -57,42 +54,39 @@ T shuffle_from(std::uint32_t mask, T v, unsigned source, Place place) {
   const auto& values = block.meet(simt::WarpKind::shuffle, mask, std::bit_cast<U>(v), place);
   if (source >= kWarp) return v;
   if ((mask >> source & 1u) == 0)
-    block.fault("shuffle at ", simt::describe(place), " reads lane ", source, ", which the mask ",
-                Block::Hex{mask}, " leaves out");
+    block.fault("shuffle at ", simt::At{place}, " reads lane ", source, ", which the mask ", Block::Hex{mask},
+                " leaves out");
   return std::bit_cast<T>(static_cast<U>(values[source]));
 }
 }  // namespace detail
 
 template <class T>
-T shuffle(std::uint32_t mask, T v, unsigned lane, Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
+T shuffle(std::uint32_t mask, T v, unsigned lane, Place place = Place::current()) {
   return detail::shuffle_from(mask, v, lane % kWarp, place);
 }
 template <class T>
-T shuffle_xor(std::uint32_t mask, T v, unsigned bits,
-              Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
+T shuffle_xor(std::uint32_t mask, T v, unsigned bits, Place place = Place::current()) {
   return detail::shuffle_from(mask, v, lane_index() ^ bits, place);
 }
 template <class T>
-T shuffle_down(std::uint32_t mask, T v, unsigned by,
-               Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
+T shuffle_down(std::uint32_t mask, T v, unsigned by, Place place = Place::current()) {
   return detail::shuffle_from(mask, v, lane_index() + by, place);
 }
 template <class T>
-T shuffle_up(std::uint32_t mask, T v, unsigned by, Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
+T shuffle_up(std::uint32_t mask, T v, unsigned by, Place place = Place::current()) {
   return detail::shuffle_from(mask, v, by > lane_index() ? kWarp : lane_index() - by, place);
 }
-inline std::uint32_t ballot(std::uint32_t mask, bool p,
-                            Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
+inline std::uint32_t ballot(std::uint32_t mask, bool p, Place place = Place::current()) {
   const auto& values = Block::current().meet(simt::WarpKind::vote, mask, p ? 1 : 0, place);
   std::uint32_t bits = 0;
   for (unsigned lane = 0; lane < kWarp; ++lane)
     if ((mask >> lane & 1u) != 0 && values[lane] != 0) bits |= 1u << lane;
   return bits;
 }
-inline bool any(std::uint32_t mask, bool p, Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
+inline bool any(std::uint32_t mask, bool p, Place place = Place::current()) {
   return ballot(mask, p, place) != 0;
 }
-inline bool all(std::uint32_t mask, bool p, Place place = Place{__builtin_FILE(), __builtin_LINE()}) {
+inline bool all(std::uint32_t mask, bool p, Place place = Place::current()) {
   return ballot(mask, p, place) == mask;
 }
 
@@ -309,6 +303,8 @@ inline Quad widen4_q8(std::uint32_t w) {
   return {byte(0), byte(1), byte(2), byte(3)};
 }
 inline int round_to_int(float x) { return static_cast<int>(std::nearbyintf(x)); }
+
+inline unsigned count_bits(std::uint32_t x) { return static_cast<unsigned>(std::popcount(x)); }
 
 inline float exp2_fast(float x) { return std::exp2(x); }
 inline float log2_fast(float x) { return std::log2(x); }

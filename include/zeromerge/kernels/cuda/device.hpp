@@ -26,7 +26,8 @@
 // s.part(first, count) s.as<U>() load16(span, i) store16(span, i, v): 16 bytes from element i on, aligned;
 // load16_once: not to be kept in caches copy_async16(shared, i, global, j[, valid]) copy_commit()
 // copy_wait<N>()   16 bytes, zeros where not valid widen(f16|bf16|float|int8) -> float, narrow<T>(float),
-// widen2_f16(u32) widen2_bf16(u32) -> Pair, widen4_q8(u32) -> Quad exp2_fast log2_fast dot4 bits_of<U>(v)
+// widen2_f16(u32) widen2_bf16(u32) -> Pair, widen4_q8(u32) -> Quad count_bits
+// exp2_fast log2_fast dot4 bits_of<U>(v)
 // atomic_add(span, i, v) atomic_max(span, i, v) atomic_min(span, i, v) -> the value before
 #pragma once
 

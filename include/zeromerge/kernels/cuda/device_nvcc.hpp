@@ -188,6 +188,8 @@ ZEROMERGE_DEVICE Quad widen4_q8(std::uint32_t w) {
 // To the nearest, ties to even.
 ZEROMERGE_DEVICE int round_to_int(float x) { return __float2int_rn(x); }
 
+ZEROMERGE_DEVICE unsigned count_bits(std::uint32_t x) { return static_cast<unsigned>(__popc(x)); }
+
 ZEROMERGE_DEVICE float exp2_fast(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
