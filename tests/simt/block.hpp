@@ -79,8 +79,7 @@ class Block {
     if (at_barrier_ == 0) {
       barrier_place_ = place;
     } else if (!same(barrier_place_, place)) {
-      fault("divergent barrier: this thread waits at ", describe(place), ", others wait at ",
-            describe(barrier_place_));
+      fault("divergent barrier: this thread waits at ", At{place}, ", others wait at ", At{barrier_place_});
     }
     if (left_ > 0) fault("divergent barrier: ", left_, " threads left the kernel without this barrier");
     ++at_barrier_;
@@ -290,12 +289,12 @@ class Block {
   void leave() {
     Thread& me = self();
     if (at_barrier_ > 0)
-      fault("divergent barrier: this thread left the kernel, others wait at ", describe(barrier_place_));
+      fault("divergent barrier: this thread left the kernel, others wait at ", At{barrier_place_});
     Warp& warp = warps_[running_ / kWarp];
     warp.live &= ~(1u << running_ % kWarp);
     for (const auto& meeting : warp.meetings)
       if (meeting->open && (meeting->mask >> running_ % kWarp & 1u) != 0)
-        fault("this lane left the kernel, others of its warp wait for it at ", describe(meeting->place));
+        fault("this lane left the kernel, others of its warp wait for it at ", At{meeting->place});
     me.state = State::left;
     ++left_;
     --live_;
@@ -310,8 +309,8 @@ class Block {
       }
       if ((meeting->mask & mask) == 0) continue;
       if (meeting->mask != mask || meeting->kind != kind || !same(meeting->place, place))
-        fault("this lane is at a warp operation with mask ", Hex{mask}, " at ", describe(place),
-              ", lanes it names wait at ", describe(meeting->place), " with mask ", Hex{meeting->mask});
+        fault("this lane is at a warp operation with mask ", Hex{mask}, " at ", At{place},
+              ", lanes it names wait at ", At{meeting->place}, " with mask ", Hex{meeting->mask});
       return *meeting;
     }
     if (unused == nullptr) {
@@ -376,11 +375,18 @@ class Block {
     }
   }
 
+  struct Byte {
+    bool told;
+    std::size_t offset;
+    friend std::ostream& operator<<(std::ostream& out, const Byte& b) {
+      return b.told ? out << ", byte " << b.offset : out;
+    }
+  };
   [[noreturn, gnu::noinline]] void tell_access(const Shadow& byte, Verdict verdict, bool write, bool shared,
                                                std::size_t offset) {
     const char* what = write ? "write to " : "read of ";
     const char* kind = shared ? "shared memory" : "global memory";
-    const std::string at = shared ? ", byte " + std::to_string(offset) : "";
+    const Byte at = {shared, offset};
     switch (verdict) {
       case Verdict::uninitialised:
         fault("uninitialised: ", what, kind, at, " that nothing was written to");
@@ -401,7 +407,7 @@ class Block {
     faulty_ = true;
     (report_ << ... << parts);
     report_ << " (thread " << running_ << " of block " << block_.x << "," << block_.y << "," << block_.z;
-    if (self().place.line() != 0) report_ << ", after " << describe(self().place);
+    if (self().place.line() != 0) report_ << ", after " << At{self().place};
     report_ << ")";
   }
 
@@ -416,7 +422,7 @@ class Block {
         continue;
       report_ << (told++ == 0 ? " thread " : "; thread ") << t << " waits at "
               << (thread.state == State::barrier ? "the barrier " : "the warp operation ")
-              << describe(thread.place);
+              << At{thread.place};
     }
   }
 

@@ -54,8 +54,8 @@ T shuffle_from(std::uint32_t mask, T v, unsigned source, Place place) {
   const auto& values = block.meet(simt::WarpKind::shuffle, mask, std::bit_cast<U>(v), place);
   if (source >= kWarp) return v;
   if ((mask >> source & 1u) == 0)
-    block.fault("shuffle at ", simt::describe(place), " reads lane ", source, ", which the mask ",
-                Block::Hex{mask}, " leaves out");
+    block.fault("shuffle at ", simt::At{place}, " reads lane ", source, ", which the mask ", Block::Hex{mask},
+                " leaves out");
   return std::bit_cast<T>(static_cast<U>(values[source]));
 }
 }  // namespace detail

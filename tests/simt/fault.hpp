@@ -2,6 +2,7 @@
 // so the first fault is the one that is told.
 #pragma once
 
+#include <ostream>
 #include <source_location>
 #include <stdexcept>
 #include <string>
@@ -34,12 +35,17 @@ class Place {
 };
 #endif
 
-// "decode_attention.hpp:120"
-inline std::string describe(const Place& place) {
-  std::string_view file = place.file_name();
-  file.remove_prefix(file.find_last_of('/') + 1);
-  return std::string(file) + ":" + std::to_string(place.line());
-}
+// Written as "decode_attention.hpp:120". No string of its own: a thread that reports a fault never comes back
+// to free one.
+struct At {
+  const Place& place;
+  explicit At(const Place& p) : place(p) {}
+  friend std::ostream& operator<<(std::ostream& out, const At& d) {
+    std::string_view file = d.place.file_name();
+    file.remove_prefix(file.find_last_of('/') + 1);
+    return out << file << ":" << d.place.line();
+  }
+};
 inline bool same(const Place& a, const Place& b) {
   return a.line() == b.line() && std::string_view(a.file_name()) == b.file_name();
 }

@@ -20,6 +20,9 @@ struct StreamState {
 // Streams of the calling thread that are being captured.
 inline thread_local unsigned captures = 0;
 
+// What destructors did meanwhile that a capture forbids: told at its end, for they cannot throw.
+inline thread_local const char* late_refusal = nullptr;
+
 inline void refuse_in_capture(const char* what) {
   if (captures > 0) throw Fault(std::string(what) + " while a stream is captured");
 }
@@ -52,9 +55,9 @@ inline void* allocate(std::size_t bytes) {
   const std::lock_guard lock(simt::Device::get().mutex);
   return simt::Device::get().memory.allocate(bytes);
 }
-inline void free(void* p) {
+inline void free(void* p) noexcept {
   if (p == nullptr) return;
-  simt::refuse_in_capture("free");
+  if (simt::captures > 0) simt::late_refusal = "free";
   const std::lock_guard lock(simt::Device::get().mutex);
   simt::Device::get().memory.free(p);
 }
@@ -159,8 +162,11 @@ Graph capture(Stream stream, const Body& body) {
   std::vector<simt::Work> work;
   {
     Recording recording(stream);
+    simt::late_refusal = nullptr;
     body();
     work = std::move(recording.work);
+    if (simt::late_refusal != nullptr)
+      throw simt::Fault(std::string(simt::late_refusal) + " while a stream is captured");
   }
   return Graph(std::move(work));
 }
