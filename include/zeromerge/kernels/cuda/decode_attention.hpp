@@ -329,12 +329,13 @@ decode_attention(DecodeArguments a) {
   const HeadPlace place = head_place(a.heads, block_y(), a.batch);
   const HeadRows head = rows_at(a.heads, place.at);
   const HeadState state = state_at(a.heads, place.at);
-  const unsigned entries = state.size + (a.k != nullptr ? 1 : 0);
+  const bool appends = a.k != nullptr && takes_one(head, state);
+  const unsigned entries = state.size + (appends ? 1 : 0);
   const unsigned first = block_x() * a.partials.segment;
   if (first >= entries) return;
   const unsigned last = entries - first < a.partials.segment ? entries : first + a.partials.segment;
   const unsigned dim = a.heads.head_dim;
-  if (a.k != nullptr && last == entries)
+  if (appends && last == entries)
     append_entry<K, V>(head, dim, state.size, state.tokens, a.k, a.v, a.type,
                        std::size_t{a.batch} * a.heads.kv_heads, block_y());
 

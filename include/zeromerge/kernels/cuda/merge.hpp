@@ -199,6 +199,7 @@ evict(EvictArguments a) {
   const HeadPlace place = head_place(a.heads, block_x(), a.batch);
   const HeadRows head = rows_at(a.heads, place.at);
   HeadState state = state_at(a.heads, place.at);
+  if (!takes_one(head, state)) return;
   SharedMemory shared;
   const auto values = shared.take<float>(kWarp);
   const auto slots = shared.take<unsigned>(kWarp);

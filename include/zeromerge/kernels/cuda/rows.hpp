@@ -223,5 +223,10 @@ ZEROMERGE_DEVICE HeadRows rows_at(const BatchHeads& heads, std::size_t at) {
 ZEROMERGE_DEVICE HeadState state_at(const BatchHeads& heads, std::size_t at) {
   return GlobalSpan<const HeadState>(heads.states, at + 1)[at];
 }
+// Whether a step finds room for its entry. A head that keeps everything and is full takes no more, which its
+// state shows: nothing is ever written behind its memory, though a replayed step asks no host.
+ZEROMERGE_DEVICE bool takes_one(const HeadRows& head, const HeadState& state) {
+  return state.size < head.room;
+}
 
 }  // namespace zeromerge::cuda

@@ -144,15 +144,16 @@ struct CombineScoreArguments {
 // others the scores. Both need the softmax of all splits, and neither the other.
 ZEROMERGE_KERNEL(kStepThreads) combine_and_score(CombineScoreArguments a) {
   const HeadPlace place = head_place(a.heads, block_y(), a.batch);
+  const HeadRows head = rows_at(a.heads, place.at);
   const HeadState state = state_at(a.heads, place.at);
-  const unsigned entries = state.size + a.appended;
+  const unsigned entries = state.size + (takes_one(head, state) ? a.appended : 0);
   const unsigned total = a.batch * a.heads.kv_heads;
   if (block_x() < a.heads.group)
     return combine_head(a.heads, a.partials, a.to, block_y(), total, block_x(), entries);
   const unsigned block = block_x() - a.heads.group;
   if (block * kScoreEntries >= entries) return;
-  score_block(a.heads, a.partials, a.to.sinks, a.score, rows_at(a.heads, place.at), state, block_y(), total,
-              block, entries, SharedMemory());
+  score_block(a.heads, a.partials, a.to.sinks, a.score, head, state, block_y(), total, block, entries,
+              SharedMemory());
 }
 ZEROMERGE_HOST_DEVICE std::size_t combine_shared_bytes(unsigned group) {
   return 2 * ((std::size_t{group} * 4 + 15) / 16 * 16) + 2 * kWarp * 4;
