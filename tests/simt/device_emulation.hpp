@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "simt/block.hpp"
+#include "simt/launch_log.hpp"
 #include "simt/memory.hpp"
 #include "zeromerge/kernels/cuda/runtime.hpp"
 
@@ -23,11 +24,13 @@ class Device {
   DeviceMemory memory;
   std::recursive_mutex mutex;
 
-  void run(cuda::Dim grid, unsigned threads, std::size_t shared_bytes, void (*body)(const void*),
-           const void* argument) {
+  // `kernel`: its address, for its name; body(argument) calls it.
+  void run(const void* kernel, cuda::Dim grid, unsigned threads, std::size_t shared_bytes,
+           void (*body)(const void*), const void* argument) {
     const std::lock_guard lock(mutex);
     if (Block::inside()) throw Fault("a launch from inside a kernel");
     check_launch(grid, threads, shared_bytes);
+    log_.add(kernel, threads, shared_bytes);
     const std::uint32_t first = Block::next_interval();
     block_.set_reversed(reversed);
     const std::size_t blocks = std::size_t{grid.x} * grid.y * grid.z;
@@ -55,6 +58,7 @@ class Device {
   }
 
   Block block_{memory};
+  LaunchLog log_;
 };
 
 }  // namespace zeromerge::simt

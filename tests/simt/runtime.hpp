@@ -127,7 +127,7 @@ void launch(void (*kernel)(Params...), Dim grid, unsigned threads, std::size_t s
   const Call call{kernel, std::tuple<Params...>(static_cast<Params>(args)...)};
   simt::put(stream, [=] {
     simt::Device::get().run(
-        grid, threads, shared_bytes,
+        reinterpret_cast<const void*>(kernel), grid, threads, shared_bytes,
         [](const void* p) {
           const Call& c = *static_cast<const Call*>(p);
           std::apply(c.kernel, c.args);
