@@ -323,7 +323,7 @@ ZEROMERGE_DEVICE void leave_partial(const DecodeState<kHeads>& state, const Part
 
 // grid (splits, batch * kv_heads).
 template <class K, class V, unsigned kHeads, unsigned kDim>
-ZEROMERGE_KERNEL_RESIDENT(128, 2)
+ZEROMERGE_KERNEL_RESIDENT(128, kHeads > 4 ? 2 : 3)
 decode_attention(DecodeArguments a) {
   using Shape = DecodeShape<K, V, kHeads, kDim>;
   const HeadPlace place = head_place(a.heads, block_y(), a.batch);

@@ -45,11 +45,22 @@ struct HeadBlock {
       if (warp_index() == 1) f(values);
     }
   }
-  ZEROMERGE_DEVICE bool beside() const { return thread_index() == 2 * kWarp; }
   ZEROMERGE_DEVICE GlobalSpan<float> score() const { return {head.score, head.room}; }
   ZEROMERGE_DEVICE GlobalSpan<float> mass() const { return {head.mass, head.room}; }
   ZEROMERGE_DEVICE GlobalSpan<float> bias() const { return {head.bias, head.room}; }
-  ZEROMERGE_DEVICE GlobalSpan<std::uint32_t> position() const { return {head.position, head.room}; }
+  // What lies beside the rows, one array a lane, all of four bytes an entry; empty for other lanes and for
+  // what is not kept.
+  ZEROMERGE_DEVICE GlobalSpan<std::uint32_t> field() const {
+    const unsigned lane = lane_index();
+    void* data = head.position;
+    if (lane == 1) data = head.score;
+    if (lane == 2) data = head.mass;
+    if (lane == 3) data = head.bias;
+    if (lane == 4) data = head.key_scale;
+    if (lane == 5) data = head.value_scale;
+    if (lane > 5) data = nullptr;
+    return {static_cast<std::uint32_t*>(data), head.room};
+  }
 
   ZEROMERGE_DEVICE float worth(unsigned tokens, unsigned slot) const {
     return importance_at(head, rule, tokens, slot);
@@ -64,32 +75,21 @@ struct HeadBlock {
   ZEROMERGE_DEVICE void move(unsigned from, unsigned to) const {
     if (from == to) return;
     with_rows([=](const auto& rows) { copy_row(rows, from, to); });
-    if (beside()) {
-      position()[to] = position().at(from);
-      if (head.score != nullptr) score()[to] = score().at(from);
-      if (head.mass != nullptr) {
-        mass()[to] = mass().at(from);
-        bias()[to] = bias().at(from);
-      }
+    if (warp_index() == 2) {
+      const GlobalSpan<std::uint32_t> words = field();
+      if (words) words[to] = words.at(from);
     }
     sync_block();
-  }
-
-  template <class T>
-  ZEROMERGE_DEVICE static void swap(GlobalSpan<T> x, unsigned a, unsigned b) {
-    const T value = x[a];
-    x[a] = x.at(b);
-    x[b] = value;
   }
   ZEROMERGE_DEVICE void exchange(unsigned a, unsigned b) const {
     if (a == b) return;
     with_rows([=](const auto& rows) { exchange_rows(rows, a, b); });
-    if (beside()) {
-      swap(position(), a, b);
-      if (head.score != nullptr) swap(score(), a, b);
-      if (head.mass != nullptr) {
-        swap(mass(), a, b);
-        swap(bias(), a, b);
+    if (warp_index() == 2) {
+      const GlobalSpan<std::uint32_t> words = field();
+      if (words) {
+        const std::uint32_t word = words[a];
+        words[a] = words.at(b);
+        words[b] = word;
       }
     }
     sync_block();
@@ -129,7 +129,7 @@ struct HeadBlock {
     const float to_mass = mass()[to];
     with_rows([=](const auto& rows) { write_mean(rows, from, from_mass, to, to_mass); });
     sync_block();
-    if (beside()) {
+    if (thread_index() == 2 * kWarp) {
       const float a = score()[from];
       const float b = score()[to];
       const float both = from_mass + to_mass;
@@ -140,37 +140,41 @@ struct HeadBlock {
     sync_block();
   }
 
-  // The least important entries become merged entries where these stand in the order of slots.
-  ZEROMERGE_DEVICE bool found_residuals(HeadState& state, unsigned entries) const {
-    bool any = false;
-    for (; founds_residual(state, rule, entries); ++state.residuals, any = true) {
-      const unsigned next = state.sinks + state.residuals;
-      exchange(least(state.tokens, next, entries - state.recent), next);
-    }
-    return any;
+  // The newest entry waiting at slot `newest` enters the ring, and `victim` or the ring's oldest leaves.
+  ZEROMERGE_DEVICE void turn_ring(HeadState& state, unsigned ring, unsigned newest, unsigned victim) const {
+    const unsigned oldest = ring + state.ring_next;
+    if (victim == kNoSlot) victim = oldest;
+    if (rule.as_reference == 0 && worth(state.tokens, oldest) < worth(state.tokens, victim)) victim = oldest;
+    if (state.residuals != 0 && rule.fold == Fold::residual) fold(victim, state.sinks, state.residuals);
+    sync_block();
+    move(oldest, victim);
+    move(newest, oldest);
+    ++state.ring_next;
+    if (state.ring_next == ring_places(state, rule)) state.ring_next = 0;
+    state.ring = 1;
   }
 
-  // The newest entries enter the ring one after another, and for each the least important leaves. known: who
-  // that is the first time, or kNoSlot.
-  ZEROMERGE_DEVICE unsigned turn_ring(HeadState& state, unsigned entries, unsigned known) const {
-    const Candidates compete = candidates(state, rule, entries);
-    if (rule.as_reference != 0) state.residuals = state.residual;
-    const unsigned newest = entries - rule.block;
-    for (unsigned i = 0; i < rule.block; ++i) {
-      const unsigned oldest = compete.last + state.ring_next;
-      unsigned victim = oldest;
-      if (compete.first < compete.last)
-        victim = i == 0 && known != kNoSlot ? known : least(state.tokens, compete.first, compete.last);
-      if (rule.as_reference == 0 && worth(state.tokens, oldest) < worth(state.tokens, victim))
-        victim = oldest;
-      if (state.residuals != 0 && rule.fold == Fold::residual) fold(victim, state.sinks, state.residuals);
-      sync_block();
-      move(oldest, victim);
-      move(newest + i, oldest);
-      state.ring_next = (state.ring_next + 1) % ring_places(state, rule);
+  // Before their places are needed, the least important entries become merged entries where these stand in
+  // the order of slots; then one entry leaves for each of the block that waits. known: who is least the first
+  // time, or kNoSlot. Returns how many entries stay.
+  ZEROMERGE_DEVICE unsigned settle(HeadState& state, unsigned entries, unsigned known) const {
+    const unsigned leaving = entries > state.capacity ? rule.block : 0;
+    if (leaving != 0 && rule.as_reference != 0) state.residuals = state.residual;
+    for (unsigned left = 0;;) {
+      const bool founding = founds_residual(state, rule, entries);
+      if (!founding && left == leaving) return entries - leaving;
+      Candidates compete = candidates(state, rule, entries);
+      if (founding) compete = {state.sinks + state.residuals, entries - state.recent};
+      if (known == kNoSlot) known = least(state.tokens, compete.first, compete.last);
+      if (founding) {
+        exchange(known, compete.first);
+        ++state.residuals;
+      } else {
+        turn_ring(state, compete.last, entries - leaving + left, known);
+        ++left;
+      }
+      known = kNoSlot;
     }
-    state.ring = 1;
-    return newest;
   }
 };
 
@@ -202,15 +206,12 @@ evict(EvictArguments a) {
   const unsigned dim = a.heads.head_dim;
   const detail::HeadBlock<K, V> worker = {
       head, keys_of<K>(head, dim), values_of<V>(head, dim), a.rule, values, slots};
-  unsigned entries = state.size + 1;
+  const unsigned entries = state.size + 1;
   ++state.tokens;
-  const bool founded = worker.found_residuals(state, entries);
-  if (entries > state.capacity) {
-    unsigned known = kNoSlot;
-    if (a.blocks != 0 && !founded) known = detail::least_of_blocks(a, entries, values, slots);
-    entries = worker.turn_ring(state, entries, known);
-  }
-  state.size = entries;
+  unsigned known = kNoSlot;
+  if (a.blocks != 0 && entries > state.capacity && !founds_residual(state, a.rule, entries))
+    known = detail::least_of_blocks(a, entries, values, slots);
+  state.size = worker.settle(state, entries, known);
   sync_block();
   if (thread_index() == 0) GlobalSpan<HeadState>(a.heads.states, place.at + 1)[place.at] = state;
 }

@@ -136,30 +136,21 @@ ZEROMERGE_DEVICE void write_row(const StoredRows<T>& rows, unsigned slot, const 
   }
 }
 
-// As it is stored, bit for bit.
+// As it is stored, bit for bit, but for the scale, which lies elsewhere.
 template <class T>
 ZEROMERGE_DEVICE void copy_row(const StoredRows<T>& rows, unsigned from, unsigned to) {
   const unsigned lane = lane_index();
   if (lane < rows.chunks)
     store16(rows.bytes, rows.begin(to) + 16 * lane, load16(rows.bytes, rows.begin(from) + 16 * lane));
-  if constexpr (has_scale<T>)
-    if (lane == 0) rows.scale[to] = rows.scale.at(from);
 }
 template <class T>
 ZEROMERGE_DEVICE void exchange_rows(const StoredRows<T>& rows, unsigned a, unsigned b) {
   const unsigned lane = lane_index();
-  if (lane < rows.chunks) {
-    const Vec16 x = load16(rows.bytes, rows.begin(a) + 16 * lane);
-    const Vec16 y = load16(rows.bytes, rows.begin(b) + 16 * lane);
-    store16(rows.bytes, rows.begin(a) + 16 * lane, y);
-    store16(rows.bytes, rows.begin(b) + 16 * lane, x);
-  }
-  if constexpr (has_scale<T>) {
-    if (lane != 0) return;
-    const float x = rows.scale[a];
-    rows.scale[a] = rows.scale.at(b);
-    rows.scale[b] = x;
-  }
+  if (lane >= rows.chunks) return;
+  const Vec16 x = load16(rows.bytes, rows.begin(a) + 16 * lane);
+  const Vec16 y = load16(rows.bytes, rows.begin(b) + 16 * lane);
+  store16(rows.bytes, rows.begin(a) + 16 * lane, y);
+  store16(rows.bytes, rows.begin(b) + 16 * lane, x);
 }
 
 // ---- what the caller gives and takes: plain arrays of any element type

@@ -65,19 +65,24 @@ ZEROMERGE_DEVICE Least lesser(Least a, Least b) {
 }
 inline constexpr float kMostImportant = 3.4028234e38f;
 
-// The least of all threads' in every thread. values, slots: for each warp. Ends with a barrier.
-ZEROMERGE_DEVICE Least block_least(Least mine, SharedSpan<float> values, SharedSpan<unsigned> slots) {
+ZEROMERGE_DEVICE Least warp_least(Least mine) {
   ZEROMERGE_UNROLL_DEVICE
   for (unsigned bits = kWarp / 2; bits != 0; bits /= 2)
     mine = lesser(mine, {shuffle_xor(kAllLanes, mine.value, bits), shuffle_xor(kAllLanes, mine.slot, bits)});
+  return mine;
+}
+// The least of all threads' in every thread. values, slots: for each warp. Ends with a barrier.
+ZEROMERGE_DEVICE Least block_least(Least mine, SharedSpan<float> values, SharedSpan<unsigned> slots) {
+  mine = warp_least(mine);
   if (lane_index() == 0) {
     values[warp_index()] = mine.value;
     slots[warp_index()] = mine.slot;
   }
   sync_block();
-  for (unsigned w = 0; w < block_warps(); ++w) mine = lesser(mine, {values.at(w), slots.at(w)});
+  Least of_warp = {kMostImportant, kNoSlot};
+  if (lane_index() < block_warps()) of_warp = {values.at(lane_index()), slots.at(lane_index())};
   sync_block();
-  return mine;
+  return warp_least(of_warp);
 }
 
 struct ScoreArguments {
