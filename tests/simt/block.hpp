@@ -392,7 +392,7 @@ class Block {
         fault("uninitialised: ", what, kind, at, " that nothing was written to");
       case Verdict::pending:
         fault("unfinished copy: ", what, kind, at, " that an asynchronous copy of thread ", byte.writer(),
-              " has not filled: copy_wait() is missing");
+              " has not filled: copy_wait() or a barrier is missing");
       case Verdict::race_with_write:
         fault("race: ", what, kind, at, " that thread ", byte.writer(),
               shared || !byte.other_block(now(false)) ? "" : " of another block",

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "support/sequence.hpp"
-#include "zeromerge/cuda/cache.hpp"
+#include "zeromerge/cuda/make_cache.hpp"
 
 namespace zeromerge::test {
 

@@ -98,6 +98,7 @@ class KvCache {
     detail::check_contiguous("k", k, batch.size(), geometry().kv_heads, geometry().head_dim);
     detail::check_contiguous("v", v, batch.size(), geometry().kv_heads, geometry().head_dim);
     detail::check_types(q, k, v);
+    check_step(layer, batch, q, out);
     for (const std::uint32_t s : batch.sequences())
       if (heads(layer, s).in_prompt()) finish_prompt(layer, s, stream);
     DecodeStep step = step_of(layer, batch, q, out, lse);
@@ -108,6 +109,7 @@ class KvCache {
   // Attention alone: nothing changes.
   void attend(std::size_t layer, const Batch& batch, const RowView& q, const OutRows& out, Stream stream,
               float* lse = nullptr) {
+    check_step(layer, batch, q, out);
     for (const std::uint32_t s : batch.sequences()) {
       const Heads& all = heads(layer, s);
       if (all.rows().empty()) fail("attend: sequence ", s, " holds nothing; give it a prompt first");
@@ -161,9 +163,15 @@ class KvCache {
   }
   void take(std::size_t layer, std::size_t sequence, const RowView& q, const RowView& k, const RowView& v,
             const OutRows& out, const float* lse, Stream stream);
+  void check_step(std::size_t layer, const Batch& batch, const RowView& q, const OutRows& out) {
+    (void)heads(layer, 0);  // the range
+    detail::check_contiguous("q", q, batch.size(), geometry().query_heads, geometry().head_dim);
+    zeromerge::detail::check_shape("out", out, batch.size(), geometry().query_heads, geometry().head_dim);
+  }
   DecodeStep step_of(std::size_t layer, const Batch& batch, const RowView& q, const OutRows& out, float* lse);
   std::vector<std::size_t> capacities(std::size_t layer, Heads& all, bool& rated, Stream stream);
   std::vector<std::vector<float>> importance(Heads& all, Stream stream);
+  std::vector<std::size_t> ask_budget(BudgetQuery query) const;
   std::size_t bound() const;
 
   P policy_;

@@ -48,6 +48,15 @@ KvCache<P>::KvCache(const Geometry& geometry, P policy, CacheOptions options)
   scratch_->reserve(bound());
 }
 
+// Of every head of one layer. Budgets that differ by layer are told which one asks.
+template <class P>
+std::vector<std::size_t> KvCache<P>::ask_budget(BudgetQuery query) const {
+  BudgetProgress progress{
+      .layers = geometry().layers, .tokens = query.tokens, .done = query.layer - first_layer_};
+  if (needs_all_layers(policy_.budget)) query.progress = &progress;
+  return policy_.budget.capacities(query);
+}
+
 // Entries of a head at any time, as far as it is known.
 template <class P>
 std::size_t KvCache<P>::bound() const {
@@ -57,7 +66,7 @@ std::size_t KvCache<P>::bound() const {
   for (std::size_t l = 0; l < geometry().layers; ++l) {
     const auto query =
         zeromerge::detail::budget_query(policy_, first_layer_ + l, geometry().kv_heads, parts_->longest);
-    for (const std::size_t capacity : policy_.budget.capacities(query)) most = std::max(most, capacity + 1);
+    for (const std::size_t capacity : ask_budget(query)) most = std::max(most, capacity + 1);
   }
   return std::min(most, parts_->longest + 1);
 }
@@ -79,9 +88,6 @@ void KvCache<P>::take(std::size_t layer, std::size_t sequence, const RowView& q,
 template <class P>
 DecodeStep KvCache<P>::step_of(std::size_t layer, const Batch& batch, const RowView& q, const OutRows& out,
                                float* lse) {
-  detail::check_contiguous("q", q, batch.size(), geometry().query_heads, geometry().head_dim);
-  zeromerge::detail::check_shape("out", out, batch.size(), geometry().query_heads, geometry().head_dim);
-  (void)heads(layer, 0);  // checks the range
   const std::size_t first = layer * sequences_ * geometry().kv_heads;
   DecodeStep step{};
   step.heads = {rows_.data() + first, states_.data() + first, batch.device(),
@@ -139,7 +145,7 @@ template <class P>
 std::vector<std::size_t> KvCache<P>::capacities(std::size_t layer, Heads& all, bool& rated, Stream stream) {
   auto query =
       zeromerge::detail::budget_query(policy_, first_layer_ + layer, geometry().kv_heads, all.prompt_tokens());
-  std::vector<std::size_t> capacities = policy_.budget.capacities(query);
+  std::vector<std::size_t> capacities = ask_budget(query);
   bool fits = true;
   for (std::size_t h = 0; h < capacities.size(); ++h) fits = fits && all.states()[h].size <= capacities[h];
   rated = !fits && parts_->policy.window != 0 && all.window_tokens() != 0;
@@ -148,7 +154,7 @@ std::vector<std::size_t> KvCache<P>::capacities(std::size_t layer, Heads& all, b
   const bool by_rating = rated && policy_.prompt_share >= 1.0;
   const Ratings values = by_rating ? all.ratings(stream) : importance(all, stream);
   query.importance = values;
-  return policy_.budget.capacities(query);
+  return ask_budget(query);
 }
 
 template <class P>

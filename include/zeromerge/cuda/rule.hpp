@@ -126,10 +126,12 @@ DevicePolicy device_policy(const P& policy) {
     fail("cuda: prompts are compressed at their end; leave bounded=1 out, or use the host's cache");
   if (policy.refit.references != 0 || policy.gated)
     fail("cuda: values are not refitted nor merges measured on a device; leave refit= and gate= out");
-  if (target_error(policy.budget) > 0.0 || needs_all_layers(policy.budget))
+  if (target_error(policy.budget) > 0.0 ||
+      (needs_all_layers(policy.budget) && compares_entries(policy.budget)))
     fail(
-        "cuda: a device's budget is of one layer: use heads=uniform, adaptive, profile or pyramid, or the "
-        "host's cache");
+        "cuda: a device's budget compares the entries of one layer at most: use heads=uniform, adaptive, "
+        "profile or "
+        "pyramid, or the host's cache");
   detail::check_stored("keys", d.key_type);
   detail::check_stored("values", d.value_type);
   return d;

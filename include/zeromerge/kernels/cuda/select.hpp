@@ -24,7 +24,7 @@ struct SelectArguments {
   const SelectHead* heads;  // [heads]
   const float* ratings;     // [heads][stride] of slots, or null
   std::uint32_t* chosen;    // [heads][stride] scratch, by slot
-  std::uint32_t* order;  // [heads][stride] slots by importance, then by rating, then the leavers; each rising
+  std::uint32_t* order;     // [heads][stride] slots that were chosen, then the leavers; each rising
   StepRule rule;
   std::uint32_t stride;
   std::uint32_t count;  // heads
@@ -127,11 +127,11 @@ struct SelectBlock {
     sync_block();
   }
 
-  // Slots of one kind, rising, from place `at` on; returns the place behind them.
-  ZEROMERGE_DEVICE unsigned list(unsigned kind, unsigned at) const {
+  // Slots that were chosen, or were not, rising, from place `at` on; returns the place behind them.
+  ZEROMERGE_DEVICE unsigned list(bool taken, unsigned at) const {
     for (unsigned begin = ask.first; begin < ask.last; begin += kSelectThreads) {
       const unsigned slot = begin + thread_index();
-      const bool mine = slot < ask.last && chosen.at(slot) == kind;
+      const bool mine = slot < ask.last && (chosen.at(slot) != 0) == taken;
       const unsigned place = rank(mine, at);
       if (mine) order[place] = slot;
     }
@@ -170,9 +170,7 @@ select_slots(SelectArguments a) {
   sync_block();
   worker.choose(ask.by_score, 1);
   worker.choose(ask.by_rating, 2);
-  unsigned at = worker.list(1, 0);
-  at = worker.list(2, at);
-  worker.list(0, at);
+  worker.list(false, worker.list(true, 0));
 }
 
 }  // namespace zeromerge::cuda
