@@ -14,6 +14,7 @@
 #define ZEROMERGE_DEVICE inline
 #define ZEROMERGE_HOST_DEVICE inline
 #define ZEROMERGE_UNROLL_DEVICE
+#define ZEROMERGE_UNROLL_DEVICE_BY(times)
 
 namespace zeromerge::cuda {
 

@@ -59,7 +59,7 @@ class CachePair {
 
   void steps(const std::vector<std::size_t>& sequences, std::size_t count) {
     const cuda::Batch batch = device_->batch(sequences, {});
-    StepBuffers buffers(geometry(), sequences.size());
+    CacheStep buffers(geometry(), sequences.size());
     for (std::size_t i = 0; i < count; ++i) {
       buffers.fill(next(sequences), {});
       for (std::size_t l = 0; l < geometry().layers; ++l) {

@@ -7,50 +7,35 @@
 #include <string>
 #include <vector>
 
+#include "support/device.hpp"
 #include "support/sequence.hpp"
 #include "zeromerge/cuda/make_cache.hpp"
 
 namespace zeromerge::test {
 
-// A host array on the device.
-template <class T>
-class OnDevice {
- public:
-  OnDevice(const T* data, std::size_t count) : buffer_(count) {
-    cuda::copy_in(buffer_.data(), data, buffer_.bytes(), {});
-  }
-  explicit OnDevice(const std::vector<T>& from) : OnDevice(from.data(), from.size()) {}
-  explicit OnDevice(std::size_t count) : buffer_(count) {}
-  T* data() const { return buffer_.data(); }
-  std::vector<T> host(cuda::Stream stream = {}) const {
-    std::vector<T> to(buffer_.size());
-    cuda::copy_out(to.data(), buffer_.data(), buffer_.bytes(), stream);
-    cuda::synchronise(stream);
-    return to;
-  }
-
- private:
-  cuda::Buffer<T> buffer_;
-};
-
-inline RowView at(const OnDevice<float>& data, const RowView& shape) {
+// A view of this shape over device memory.
+inline RowView at(const cuda::Buffer<float>& data, const RowView& shape) {
   RowView view = shape;
   view.data = data.data();
   return view;
+}
+inline cuda::Buffer<float> on_device(const RowView& rows) {
+  const auto* first = static_cast<const float*>(rows.data);
+  return uploaded(std::vector<float>(first, first + rows.tokens * rows.heads * rows.head_dim));
 }
 
 // Tokens [first, first + n) as a prompt's call; returns their attention.
 template <class Cache>
 std::vector<float> prefill_device(Cache& cache, std::size_t layer, std::size_t sequence, const Tokens& t,
                                   std::size_t first, std::size_t n, cuda::Stream stream = {}) {
-  const Geometry& g = t.g;
-  const OnDevice<float> q(t.query(first, 0), n * g.query_heads * g.head_dim);
-  const OnDevice<float> k(t.key(first, 0), n * g.kv_heads * g.head_dim);
-  const OnDevice<float> v(t.value(first, 0), n * g.kv_heads * g.head_dim);
-  const OnDevice<float> out(n * g.query_heads * g.head_dim);
+  const auto q = on_device(t.queries(first, n));
+  const auto k = on_device(t.keys(first, n));
+  const auto v = on_device(t.values(first, n));
+  const cuda::Buffer<float> out(n * t.g.query_heads * t.g.head_dim);
   cache.prefill(layer, sequence, at(q, t.queries(first, n)), at(k, t.keys(first, n)),
-                at(v, t.values(first, n)), cuda::out_rows(out.data(), n, g.query_heads, g.head_dim), stream);
-  return out.host(stream);
+                at(v, t.values(first, n)), cuda::out_rows(out.data(), n, t.g.query_heads, t.g.head_dim),
+                stream);
+  return downloaded(out, stream);
 }
 
 // The token of each sequence, side by side as a batch brings them.
@@ -65,9 +50,9 @@ struct BatchTokens {
 };
 
 // Where a step's input and output stand: the same addresses in every step, as a captured one needs.
-class StepBuffers {
+class CacheStep {
  public:
-  StepBuffers(const Geometry& g, std::size_t batch)
+  CacheStep(const Geometry& g, std::size_t batch)
       : g_(g),
         batch_(batch),
         q_(batch * g.query_heads * g.head_dim),
@@ -87,12 +72,12 @@ class StepBuffers {
                  rows(v_.data(), batch_, g_.kv_heads, g_.head_dim),
                  cuda::out_rows(out_.data(), batch_, g_.query_heads, g_.head_dim), stream);
   }
-  std::vector<float> out(cuda::Stream stream) const { return out_.host(stream); }
+  std::vector<float> out(cuda::Stream stream) const { return downloaded(out_, stream); }
 
  private:
   Geometry g_;
   std::size_t batch_;
-  OnDevice<float> q_, k_, v_, out_;
+  cuda::Buffer<float> q_, k_, v_, out_;
 };
 
 // The largest difference, relative to the largest expected number.

@@ -61,7 +61,7 @@ namespace detail {
 // What a warp has seen so far; sum: of this lane's entries only.
 template <unsigned kHeads>
 struct DecodeState {
-  float maximum[kHeads];
+  float maximum;  // lane g has that of query head g, which saves registers
   float sum[kHeads];
   float out[kHeads][8];  // of this lane's channels and entries
 };
@@ -76,7 +76,7 @@ struct DecodeWarp {
   using Shape = DecodeShape<K, V, kHeads, kDim>;
   static constexpr unsigned kTile = Shape::kTile;
 
-  HeadRows head;
+  GlobalSpan<const float> bias;  // [room] or empty
   StoredRows<K> keys;
   StoredRows<V> values;
   unsigned first, last;              // entries of the block's segment
@@ -123,7 +123,7 @@ struct DecodeWarp {
     if (slot >= last) return extra;
     if constexpr (has_scale<K>) extra.key_scale = keys.scale[slot];
     if constexpr (has_scale<V>) extra.value_scale = values.scale[slot];
-    if (head.bias != nullptr) extra.bias = GlobalSpan<const float>(head.bias, head.room)[slot];
+    if (bias) extra.bias = bias[slot];
     return extra;
   }
 
@@ -133,6 +133,7 @@ struct DecodeWarp {
     const unsigned row = lane_index() % kTile * Shape::kKeyStride;
     ZEROMERGE_UNROLL_DEVICE
     for (unsigned g = 0; g < kHeads; ++g) logit[g] = 0.0f;
+    ZEROMERGE_UNROLL_DEVICE_BY(kHeads > 4 ? 1 : 2)
     for (unsigned chunk = lane_index() / kTile; chunk < keys.chunks; chunk += Shape::kParts) {
       const Vec16 stored = load16(tile, row + chunk * kChunkBytes);
       ZEROMERGE_UNROLL_DEVICE
@@ -188,14 +189,15 @@ struct DecodeWarp {
         const float other = shuffle_xor(kAllLanes, most, bits);
         most = most < other ? other : most;
       }
-      if (most > state.maximum[g]) {  // the same in all lanes
-        const float factor = exp2_fast(state.maximum[g] - most);
-        state.maximum[g] = most;
+      const float before = shuffle(kAllLanes, state.maximum, g);
+      if (most > before) {  // the same in all lanes
+        const float factor = exp2_fast(before - most);
+        if (lane == g) state.maximum = most;
         state.sum[g] *= factor;
         ZEROMERGE_UNROLL_DEVICE
         for (float& x : state.out[g]) x *= factor;
       }
-      const float p = exp2_fast(logit[g] - state.maximum[g]);
+      const float p = exp2_fast(logit[g] - (most > before ? most : before));
       if (lane < kTile) state.sum[g] += p;
       if (g % Shape::kParts == lane / kTile) weights[g * kTile + lane % kTile] = p * extra.value_scale;
     }
@@ -205,7 +207,7 @@ struct DecodeWarp {
     const unsigned unit = lane_index() % Shape::kLanes;
     const unsigned begin = lane_index() / Shape::kLanes * Shape::kRun;
     if (unit >= row_units<V>(values.chunks)) return;
-    ZEROMERGE_UNROLL_DEVICE
+    ZEROMERGE_UNROLL_DEVICE_BY(kHeads > 4 ? 1 : 2)
     for (unsigned four = 0; four < Shape::kRun; four += 4) {
       Vec16 weight[kHeads];
       ZEROMERGE_UNROLL_DEVICE
@@ -222,9 +224,9 @@ struct DecodeWarp {
 
   // Tiles warp, warp + kWarps, ... of the segment.
   ZEROMERGE_DEVICE void attend(DecodeState<kHeads>& state) const {
+    state.maximum = kMaskedLogit;
     ZEROMERGE_UNROLL_DEVICE
     for (unsigned g = 0; g < kHeads; ++g) {
-      state.maximum[g] = kMaskedLogit;
       state.sum[g] = 0.0f;
       ZEROMERGE_UNROLL_DEVICE
       for (float& x : state.out[g]) x = 0.0f;
@@ -275,13 +277,11 @@ ZEROMERGE_DEVICE void leave_partial(const DecodeState<kHeads>& state, const Part
   const unsigned lane = lane_index();
   const unsigned warp = warp_index();
   const auto sums = scalars.part(Shape::kWarps * kHeads, Shape::kWarps * kHeads);
+  if (lane < kHeads) scalars[warp * kHeads + lane] = state.maximum;
   ZEROMERGE_UNROLL_DEVICE
   for (unsigned g = 0; g < kHeads; ++g) {
     const float sum = warp_sum(state.sum[g]);
-    if (lane == 0) {
-      scalars[warp * kHeads + g] = state.maximum[g];
-      sums[warp * kHeads + g] = sum;
-    }
+    if (lane == 0) sums[warp * kHeads + g] = sum;
     Vec16 half[2];
     ZEROMERGE_UNROLL_DEVICE
     for (unsigned d = 0; d < 8; ++d) {
@@ -323,7 +323,7 @@ ZEROMERGE_DEVICE void leave_partial(const DecodeState<kHeads>& state, const Part
 
 // grid (splits, batch * kv_heads).
 template <class K, class V, unsigned kHeads, unsigned kDim>
-ZEROMERGE_KERNEL_RESIDENT(128, kHeads > 4 ? 2 : 3)
+ZEROMERGE_KERNEL_RESIDENT(128, kHeads > 2 ? 2 : 3)
 decode_attention(DecodeArguments a) {
   using Shape = DecodeShape<K, V, kHeads, kDim>;
   const HeadPlace place = head_place(a.heads, block_y(), a.batch);
@@ -357,7 +357,7 @@ decode_attention(DecodeArguments a) {
       logits = {a.partials.logits + query * a.partials.stride, std::size_t{passing} * a.partials.stride};
     const unsigned warp = warp_index();
     const detail::DecodeWarp<K, V, kHeads, kDim> worker = {
-        head,
+        {head.bias, head.room},
         keys_of<K>(head, dim),
         values_of<V>(head, dim),
         first,

@@ -12,6 +12,8 @@
 #define ZEROMERGE_DEVICE __device__ __forceinline__
 #define ZEROMERGE_HOST_DEVICE __host__ __device__ __forceinline__
 #define ZEROMERGE_UNROLL_DEVICE _Pragma("unroll")
+#define ZEROMERGE_PRAGMA_TEXT(text) _Pragma(#text)
+#define ZEROMERGE_UNROLL_DEVICE_BY(times) ZEROMERGE_PRAGMA_TEXT(unroll(times))
 
 namespace zeromerge::cuda {
 
