@@ -85,8 +85,8 @@ void launch_decode_attention(const DecodeArguments& a, const DecodePlan& plan, S
 
 // appended: the attention has added an entry. Scores are updated where a.score.blocks is not 0.
 inline void launch_combine_and_score(const CombineScoreArguments& a, const DecodePlan& plan, Stream stream) {
-  launch(combine_and_score, {plan.group + a.score.blocks, static_cast<unsigned>(plan.heads)}, kStepThreads,
-         combine_shared_bytes(plan.group), stream, a);
+  launch(combine_and_score<kStepThreads>, {plan.group + a.score.blocks, static_cast<unsigned>(plan.heads)},
+         kStepThreads, combine_shared_bytes(plan.group), stream, a);
 }
 
 template <class K, class V>

@@ -142,7 +142,8 @@ struct CombineScoreArguments {
 
 // grid (group + score blocks, batch * kv_heads): the first blocks write the outputs, one a query head, the
 // others the scores. Both need the softmax of all splits, and neither the other.
-ZEROMERGE_KERNEL(kStepThreads) combine_and_score(CombineScoreArguments a) {
+template <unsigned kThreads>  // a template so that several files may include it
+ZEROMERGE_KERNEL(kThreads) combine_and_score(CombineScoreArguments a) {
   const HeadPlace place = head_place(a.heads, block_y(), a.batch);
   const HeadRows head = rows_at(a.heads, place.at);
   const HeadState state = state_at(a.heads, place.at);
