@@ -8,8 +8,7 @@
 //   fill_bytes(to, byte, bytes, stream)
 // - launch(kernel, grid, threads, shared_bytes, stream, arguments...)
 // - synchronise(stream): waits, and throws what has gone wrong
-// - capture(stream, body): a Graph of what the body puts on the stream, which is not run;
-// graph.replay(stream)
+// - capture(stream, body): a Graph of what the body puts on the stream, not run yet; graph.replay(stream)
 // - why_no_device(): empty where there is one; limits(): what it can do
 // - Stopwatch: time on the stream, for the benches
 #pragma once
