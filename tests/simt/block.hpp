@@ -294,24 +294,21 @@ class Block {
     warp.live &= ~(1u << running_ % kWarp);
     for (const auto& meeting : warp.meetings)
       if (meeting->open && (meeting->mask >> running_ % kWarp & 1u) != 0)
-        fault("this lane left the kernel, others of its warp wait for it at ", At{meeting->place});
+        fault("this lane left the kernel, others of its warp wait for it at ", At{meeting->place},
+              " with mask ", Hex{meeting->mask});
     me.state = State::left;
     ++left_;
     --live_;
   }
 
+  // The meeting that others of the mask have opened, or a new one. Lanes of another mask may be at one of
+  // their own and come later; those who never do are found as a deadlock, or when they leave.
   Meeting& join(Warp& warp, WarpKind kind, std::uint32_t mask, Place place) {
     Meeting* unused = nullptr;
     for (const auto& meeting : warp.meetings) {
-      if (!meeting->open) {
-        if (meeting->to_leave == 0) unused = meeting.get();
-        continue;
-      }
-      if ((meeting->mask & mask) == 0) continue;
-      if (meeting->mask != mask || meeting->kind != kind || !same(meeting->place, place))
-        fault("this lane is at a warp operation with mask ", Hex{mask}, " at ", At{place},
-              ", lanes it names wait at ", At{meeting->place}, " with mask ", Hex{meeting->mask});
-      return *meeting;
+      if (meeting->open && meeting->mask == mask && meeting->kind == kind && same(meeting->place, place))
+        return *meeting;
+      if (!meeting->open && meeting->to_leave == 0) unused = meeting.get();
     }
     if (unused == nullptr) {
       warp.meetings.push_back(std::make_unique<Meeting>());
@@ -414,15 +411,18 @@ class Block {
   void report_deadlock() {
     faulty_ = true;
     report_ << "deadlock in block " << block_.x << "," << block_.y << "," << block_.z << ":";
+    const Thread* before = nullptr;
     unsigned told = 0;
     for (unsigned t = 0; t < threads_ && told < 4; ++t) {
       const Thread& thread = *thread_[t];
-      if (thread.state == State::left) continue;
-      if (t > 0 && same(thread.place, thread_[t - 1]->place) && thread.state == thread_[t - 1]->state)
+      const bool at_warp = thread.state == State::warp;
+      if (thread.state == State::left || (before != nullptr && thread.state == before->state &&
+                                          (!at_warp || thread.meeting == before->meeting)))
         continue;
+      before = &thread;
       report_ << (told++ == 0 ? " thread " : "; thread ") << t << " waits at "
-              << (thread.state == State::barrier ? "the barrier " : "the warp operation ")
-              << At{thread.place};
+              << (at_warp ? "the warp operation " : "the barrier ") << At{thread.place};
+      if (at_warp) report_ << " with mask " << Hex{thread.meeting->mask};
     }
   }
 

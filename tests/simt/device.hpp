@@ -37,7 +37,6 @@ inline void sync_block(Place place = Place::current()) { Block::current().sync_b
 inline void sync_warp(std::uint32_t mask = kAllLanes, Place place = Place::current()) {
   Block::current().meet(simt::WarpKind::sync, mask, 0, place);
 }
-inline void fence() {}
 
 template <class U, class T>
 U bits_of(T v) {
@@ -262,10 +261,6 @@ Vec16 load16(GlobalSpan<T> s, std::size_t i) {
   return detail::load16(s, i);
 }
 template <class T>
-Vec16 load16_once(GlobalSpan<T> s, std::size_t i) {
-  return detail::load16(s, i);
-}
-template <class T>
 void store16(SharedSpan<T> s, std::size_t i, Vec16 v) {
   detail::store16(s, i, v);
 }
@@ -309,11 +304,6 @@ inline unsigned count_bits(std::uint32_t x) { return static_cast<unsigned>(std::
 
 inline float exp2_fast(float x) { return std::exp2(x); }
 inline float log2_fast(float x) { return std::log2(x); }
-inline int dot4(std::uint32_t a, std::uint32_t b, int c) {
-  for (int i = 0; i < 4; ++i)
-    c += static_cast<std::int8_t>(a >> (8 * i)) * static_cast<std::int8_t>(b >> (8 * i));
-  return c;
-}
 
 namespace detail {
 template <class Span, class T, class Change>
@@ -330,14 +320,6 @@ T atomic(Span s, std::size_t i, Change change) {
 template <class S, class T>
 T atomic_add(S s, std::size_t i, T v) {
   return detail::atomic<S, T>(s, i, [v](T x) { return static_cast<T>(x + v); });
-}
-template <class S, class T>
-T atomic_max(S s, std::size_t i, T v) {
-  return detail::atomic<S, T>(s, i, [v](T x) { return x < v ? v : x; });
-}
-template <class S, class T>
-T atomic_min(S s, std::size_t i, T v) {
-  return detail::atomic<S, T>(s, i, [v](T x) { return v < x ? v : x; });
 }
 
 }  // namespace zeromerge::cuda

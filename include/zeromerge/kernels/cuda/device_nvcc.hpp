@@ -31,7 +31,6 @@ ZEROMERGE_DEVICE unsigned grid_z() { return gridDim.z; }
 
 ZEROMERGE_DEVICE void sync_block() { __syncthreads(); }
 ZEROMERGE_DEVICE void sync_warp(std::uint32_t mask = kAllLanes) { __syncwarp(mask); }
-ZEROMERGE_DEVICE void fence() { __threadfence(); }
 
 template <class T>
 ZEROMERGE_DEVICE T shuffle(std::uint32_t mask, T v, unsigned lane) {
@@ -130,11 +129,6 @@ ZEROMERGE_DEVICE Vec16 load16(GlobalSpan<T> s, std::size_t i) {
   return {{v.x, v.y, v.z, v.w}};
 }
 template <class T>
-ZEROMERGE_DEVICE Vec16 load16_once(GlobalSpan<T> s, std::size_t i) {
-  const uint4 v = __ldcs(reinterpret_cast<const uint4*>(s.raw() + i));
-  return {{v.x, v.y, v.z, v.w}};
-}
-template <class T>
 ZEROMERGE_DEVICE void store16(GlobalSpan<T> s, std::size_t i, Vec16 v) {
   *reinterpret_cast<uint4*>(s.raw() + i) = make_uint4(v.word[0], v.word[1], v.word[2], v.word[3]);
 }
@@ -183,8 +177,8 @@ ZEROMERGE_DEVICE Pair widen2_f16(std::uint32_t w) {
 ZEROMERGE_DEVICE Pair widen2_bf16(std::uint32_t w) {
   return {__uint_as_float(w << 16), __uint_as_float(w & 0xffff0000u)};
 }
-// A conversion instruction runs at a quarter of the rate of an addition or less, so the byte (made unsigned by
-// flipping its sign) becomes the last one of 2^23 + byte, from which 2^23 + 128 is taken.
+// A conversion instruction runs at a quarter of the rate of an addition or less, so the byte (made unsigned
+// by flipping its sign) becomes the last one of 2^23 + byte, from which 2^23 + 128 is taken.
 ZEROMERGE_DEVICE Quad widen4_q8(std::uint32_t w) {
   const auto byte = [flipped = w ^ 0x80808080u](unsigned i) {
     return __uint_as_float(__byte_perm(flipped, 0x4b000000u, 0x7540u | i)) - 8388736.0f;
@@ -202,22 +196,10 @@ ZEROMERGE_DEVICE float exp2_fast(float x) {
   return y;
 }
 ZEROMERGE_DEVICE float log2_fast(float x) { return __log2f(x); }
-// c + the sum of the four products of signed bytes
-ZEROMERGE_DEVICE int dot4(std::uint32_t a, std::uint32_t b, int c) {
-  return __dp4a(static_cast<int>(a), static_cast<int>(b), c);
-}
 
 template <class S, class T>
 ZEROMERGE_DEVICE T atomic_add(S s, std::size_t i, T v) {
   return atomicAdd(s.raw() + i, v);
-}
-template <class S, class T>
-ZEROMERGE_DEVICE T atomic_max(S s, std::size_t i, T v) {
-  return atomicMax(s.raw() + i, v);
-}
-template <class S, class T>
-ZEROMERGE_DEVICE T atomic_min(S s, std::size_t i, T v) {
-  return atomicMin(s.raw() + i, v);
 }
 
 }  // namespace zeromerge::cuda

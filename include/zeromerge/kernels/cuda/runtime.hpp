@@ -2,14 +2,15 @@
 // them. The same words over the CUDA runtime (nvcc) and over the emulation of the tests (ZEROMERGE_SIMT),
 // which also refuses what a capture refuses: allocation and waiting.
 //
-// Stream                        the caller's, not owned; {} is the default stream. OwnedStream makes one.
-// allocate(bytes) free(p)       256-byte aligned device memory; Buffer<T> owns some
-// copy_in(to, from, bytes, s)   host to device      copy_out  device to host     copy_within  device to
-// device fill_bytes(to, byte, bytes, s) synchronise(s)                waits, and throws what went wrong since
-// launch(kernel, grid, threads, shared_bytes, s, args...)
-// Graph g = capture(s, body); g.replay(s)     what body put on the stream, without the host's work
-// why_no_device()               empty where there is one; limits(): what it can do
-// Stopwatch                     time on the stream, for the benches
+// - Stream: the caller's, not owned; {} is the default stream. OwnedStream makes one.
+// - allocate(bytes), free(p): device memory, aligned to 256 bytes; a Buffer<T> owns some
+// - copy_in(to, from, bytes, stream): host to device; copy_out: device to host; copy_within: on the device;
+//   fill_bytes(to, byte, bytes, stream)
+// - launch(kernel, grid, threads, shared_bytes, stream, arguments...)
+// - synchronise(stream): waits, and throws what has gone wrong
+// - capture(stream, body): a Graph of what the body puts on the stream, not run yet; graph.replay(stream)
+// - why_no_device(): empty where there is one; limits(): what it can do
+// - Stopwatch: time on the stream, for the benches
 #pragma once
 
 #include <cstddef>
