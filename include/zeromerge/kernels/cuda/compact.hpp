@@ -173,7 +173,7 @@ struct FoldShared {
 
 // After gather_slots, whose entries at the front are read where they came from.
 template <class K, class V>
-ZEROMERGE_KERNEL(kCompactThreads)
+ZEROMERGE_KERNEL_RESIDENT(kCompactThreads, 2)
 fold_leavers(CompactArguments a) {
   const CompactHead h = GlobalSpan<const CompactHead>(a.heads, a.count)[block_y()];
   const unsigned g = block_x();
