@@ -104,5 +104,8 @@ ZEROMERGE_CPU_KERNEL void decode_q4_value(const unsigned char* tile, std::size_t
 }  // namespace zeromerge::kernels
 
 #if !defined(ZEROMERGE_COMPILED)
+#if defined(__CUDACC__)
+#error "nvcc does not compile the CPU's kernels: define ZEROMERGE_COMPILED and link to zeromerge::compiled"
+#endif
 #include "zeromerge/kernels/cpu/levels.hpp"
 #endif
