@@ -58,7 +58,8 @@ std::vector<Case> cases() {
            with([](auto& r) { r.as_reference = 1; })},
           {"APromptThatFits", "budget=64,residual=8", rule(0.98f, Fold::residual), true, 20, 200},
           {"APromptThatJustFits", "budget=64,residual=8", rule(0.98f, Fold::residual), true, 62, 100},
-          {"OneEntryCompetes", "budget=12,tail=6,sinks=4", rule(0.98f, Fold::residual), true, 40, 100}};
+          {"OneEntryCompetes", "budget=12,tail=6,sinks=4", rule(0.98f, Fold::residual), true, 40, 100},
+          {"ScoresOfSeveralBlocks", "budget=1100", rule(0.98f, Fold::residual), true, 1200, 12}};
 }
 
 template <class K, class V>
