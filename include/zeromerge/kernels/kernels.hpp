@@ -57,60 +57,63 @@ void prepare(float* rows, std::size_t stride, std::size_t count, const KeyTiles<
 template <class T>
 void logits(const float* q, std::size_t q_stride, std::size_t group, const KeyTiles<T>& keys,
             std::size_t first, std::size_t tiles, float* out, std::size_t out_stride, const void* ahead);
-ZEROMERGE_KERNEL float exponentials(float* logits, std::size_t n, const float* scale, float softcap,
-                                    const float* bias, float& maximum);
+ZEROMERGE_CPU_KERNEL float exponentials(float* logits, std::size_t n, const float* scale, float softcap,
+                                        const float* bias, float& maximum);
 template <class T>
 void weighted_sum(const float* p, std::size_t p_stride, std::size_t group, const ValueRows<T>& values,
                   std::size_t first, std::size_t n, float* out, const void* ahead);
 
 // See cpu/gemm.inl, widen.inl and prefill.inl.
-ZEROMERGE_KERNEL void product(const float* a, std::size_t lda, const float* b, std::size_t panel, float* c,
-                              std::size_t ldc, std::size_t rows, std::size_t columns, std::size_t depth,
-                              bool accumulate);
+ZEROMERGE_CPU_KERNEL void product(const float* a, std::size_t lda, const float* b, std::size_t panel,
+                                  float* c, std::size_t ldc, std::size_t rows, std::size_t columns,
+                                  std::size_t depth, bool accumulate);
 template <class T>
 WideRows wide(const KeyTiles<T>& keys);
 template <class T>
 WideRows wide(const ValueRows<T>& values);
 // For a caller that goes through many small blocks of rows: keys [entries padded to 16][size] as the products
 // of this level want them.
-ZEROMERGE_KERNEL void make_panels(const WideRows& keys, std::size_t entries, float* panels);
-ZEROMERGE_KERNEL void attend_rows(const PrefillRows& rows, const WideRows& keys, const WideRows& values,
-                                  PrefillScratch scratch, float* out);
-ZEROMERGE_KERNEL void attend_rows_with_columns(const PrefillRows& rows, const float* weight,
-                                               ColumnStatistic statistic, const WideRows& keys,
-                                               const WideRows& values, PrefillScratch scratch, float* out,
-                                               float* column);
+ZEROMERGE_CPU_KERNEL void make_panels(const WideRows& keys, std::size_t entries, float* panels);
+ZEROMERGE_CPU_KERNEL void attend_rows(const PrefillRows& rows, const WideRows& keys, const WideRows& values,
+                                      PrefillScratch scratch, float* out);
+ZEROMERGE_CPU_KERNEL void attend_rows_with_columns(const PrefillRows& rows, const float* weight,
+                                                   ColumnStatistic statistic, const WideRows& keys,
+                                                   const WideRows& values, PrefillScratch scratch, float* out,
+                                                   float* column);
 
 // See cpu/elementwise.inl.
 template <class T>
 void widen(const T* from, std::size_t n, float factor, float* to);
 template <class T>
 void narrow(const float* from, std::size_t n, T* to);
-ZEROMERGE_KERNEL void add_scaled(const float* part, float factor, std::size_t n, float* out, bool first);
-ZEROMERGE_KERNEL void decay_and_add(float* score, std::size_t n, float decay, const float* p,
-                                    std::size_t p_stride, const float* factor, std::size_t group);
-ZEROMERGE_KERNEL float encode_q8(const float* x, std::size_t n, std::uint8_t* q);
-ZEROMERGE_KERNEL void decode_q8(const std::uint8_t* q, std::size_t n, float scale, float* x);
-ZEROMERGE_KERNEL std::size_t least(const float* x, std::size_t n);
+ZEROMERGE_CPU_KERNEL void add_scaled(const float* part, float factor, std::size_t n, float* out, bool first);
+ZEROMERGE_CPU_KERNEL void decay_and_add(float* score, std::size_t n, float decay, const float* p,
+                                        std::size_t p_stride, const float* factor, std::size_t group);
+ZEROMERGE_CPU_KERNEL float encode_q8(const float* x, std::size_t n, std::uint8_t* q);
+ZEROMERGE_CPU_KERNEL void decode_q8(const std::uint8_t* q, std::size_t n, float scale, float* x);
+ZEROMERGE_CPU_KERNEL std::size_t least(const float* x, std::size_t n);
 template <class W>
 W largest_magnitude(const W* x, std::size_t n);
-ZEROMERGE_KERNEL float dot(const float* x, const float* y, std::size_t n);
+ZEROMERGE_CPU_KERNEL float dot(const float* x, const float* y, std::size_t n);
 
 // See cpu/int4_codec.inl.
-ZEROMERGE_KERNEL void encode_q4_keys(const float* rows, std::size_t stride, std::size_t n, std::size_t dims,
-                                     unsigned char* group);
-ZEROMERGE_KERNEL void encode_q4_key(const float* k, std::size_t n, std::size_t dims, std::size_t entry,
-                                    unsigned char* group);
-ZEROMERGE_KERNEL void decode_q4_key(const unsigned char* group, std::size_t n, std::size_t dims,
-                                    std::size_t entry, float* out);
-ZEROMERGE_KERNEL void encode_q4_value(const float* v, std::size_t n, std::size_t row_size, std::size_t entry,
-                                      unsigned char* tile);
-ZEROMERGE_KERNEL void decode_q4_value(const unsigned char* tile, std::size_t n, std::size_t row_size,
-                                      std::size_t entry, float* out);
+ZEROMERGE_CPU_KERNEL void encode_q4_keys(const float* rows, std::size_t stride, std::size_t n,
+                                         std::size_t dims, unsigned char* group);
+ZEROMERGE_CPU_KERNEL void encode_q4_key(const float* k, std::size_t n, std::size_t dims, std::size_t entry,
+                                        unsigned char* group);
+ZEROMERGE_CPU_KERNEL void decode_q4_key(const unsigned char* group, std::size_t n, std::size_t dims,
+                                        std::size_t entry, float* out);
+ZEROMERGE_CPU_KERNEL void encode_q4_value(const float* v, std::size_t n, std::size_t row_size,
+                                          std::size_t entry, unsigned char* tile);
+ZEROMERGE_CPU_KERNEL void decode_q4_value(const unsigned char* tile, std::size_t n, std::size_t row_size,
+                                          std::size_t entry, float* out);
 
 }  // namespace ZEROMERGE_BUILT
 }  // namespace zeromerge::kernels
 
 #if !defined(ZEROMERGE_COMPILED)
+#if defined(__CUDACC__)
+#error "nvcc does not compile the CPU's kernels: define ZEROMERGE_COMPILED and link to zeromerge::compiled"
+#endif
 #include "zeromerge/kernels/cpu/levels.hpp"
 #endif

@@ -53,6 +53,7 @@ class ResidualMerge {
   }
 
   bool keeps_mass() const noexcept { return true; }
+  const Params& params() const noexcept { return params_; }
 
   // Residual entries of a head that has `competed` entries beside the recent ones.
   std::size_t residuals(std::size_t competed) const noexcept {

@@ -170,8 +170,8 @@ void logits(const float* q, std::size_t q_stride, std::size_t group, const KeyTi
             std::size_t first, std::size_t tiles, float* out, std::size_t out_stride, const void* ahead) {
   ZEROMERGE_DISPATCH_TYPE(T, logits<T>(q, q_stride, group, keys, first, tiles, out, out_stride, ahead));
 }
-ZEROMERGE_KERNEL float exponentials(float* logits, std::size_t n, const float* scale, float softcap,
-                                    const float* bias, float& maximum) {
+ZEROMERGE_CPU_KERNEL float exponentials(float* logits, std::size_t n, const float* scale, float softcap,
+                                        const float* bias, float& maximum) {
   ZEROMERGE_DISPATCH(exponentials(logits, n, scale, softcap, bias, maximum));
 }
 template <class T>
@@ -181,9 +181,9 @@ void weighted_sum(const float* p, std::size_t p_stride, std::size_t group, const
 }
 
 // See cpu/gemm.inl, widen.inl and prefill.inl.
-ZEROMERGE_KERNEL void product(const float* a, std::size_t lda, const float* b, std::size_t panel, float* c,
-                              std::size_t ldc, std::size_t rows, std::size_t columns, std::size_t depth,
-                              bool accumulate) {
+ZEROMERGE_CPU_KERNEL void product(const float* a, std::size_t lda, const float* b, std::size_t panel,
+                                  float* c, std::size_t ldc, std::size_t rows, std::size_t columns,
+                                  std::size_t depth, bool accumulate) {
   ZEROMERGE_DISPATCH(product(a, lda, b, panel, c, ldc, rows, columns, depth, accumulate));
 }
 template <class T>
@@ -196,17 +196,17 @@ WideRows wide(const ValueRows<T>& values) {
   const auto widen = [] { ZEROMERGE_DISPATCH(widen_any_values<T>); };
   return {&values, widen(), values.row_size, std::is_same_v<T, float>};
 }
-ZEROMERGE_KERNEL void make_panels(const WideRows& keys, std::size_t entries, float* panels) {
+ZEROMERGE_CPU_KERNEL void make_panels(const WideRows& keys, std::size_t entries, float* panels) {
   ZEROMERGE_DISPATCH_ROWS(keys.f32, make_panels(keys, entries, panels));
 }
-ZEROMERGE_KERNEL void attend_rows(const PrefillRows& rows, const WideRows& keys, const WideRows& values,
-                                  PrefillScratch scratch, float* out) {
+ZEROMERGE_CPU_KERNEL void attend_rows(const PrefillRows& rows, const WideRows& keys, const WideRows& values,
+                                      PrefillScratch scratch, float* out) {
   ZEROMERGE_DISPATCH_ROWS(keys.f32 || values.f32, attend_rows(rows, keys, values, scratch, out));
 }
-ZEROMERGE_KERNEL void attend_rows_with_columns(const PrefillRows& rows, const float* weight,
-                                               ColumnStatistic statistic, const WideRows& keys,
-                                               const WideRows& values, PrefillScratch scratch, float* out,
-                                               float* column) {
+ZEROMERGE_CPU_KERNEL void attend_rows_with_columns(const PrefillRows& rows, const float* weight,
+                                                   ColumnStatistic statistic, const WideRows& keys,
+                                                   const WideRows& values, PrefillScratch scratch, float* out,
+                                                   float* column) {
   ZEROMERGE_DISPATCH_ROWS(keys.f32 || values.f32, attend_rows_with_columns(rows, weight, statistic, keys,
                                                                            values, scratch, out, column));
 }
@@ -220,47 +220,47 @@ template <class T>
 void narrow(const float* from, std::size_t n, T* to) {
   ZEROMERGE_DISPATCH(narrow<T>(from, n, to));
 }
-ZEROMERGE_KERNEL void add_scaled(const float* part, float factor, std::size_t n, float* out, bool first) {
+ZEROMERGE_CPU_KERNEL void add_scaled(const float* part, float factor, std::size_t n, float* out, bool first) {
   ZEROMERGE_DISPATCH(add_scaled(part, factor, n, out, first));
 }
-ZEROMERGE_KERNEL void decay_and_add(float* score, std::size_t n, float decay, const float* p,
-                                    std::size_t p_stride, const float* factor, std::size_t group) {
+ZEROMERGE_CPU_KERNEL void decay_and_add(float* score, std::size_t n, float decay, const float* p,
+                                        std::size_t p_stride, const float* factor, std::size_t group) {
   ZEROMERGE_DISPATCH(decay_and_add(score, n, decay, p, p_stride, factor, group));
 }
-ZEROMERGE_KERNEL float encode_q8(const float* x, std::size_t n, std::uint8_t* q) {
+ZEROMERGE_CPU_KERNEL float encode_q8(const float* x, std::size_t n, std::uint8_t* q) {
   ZEROMERGE_DISPATCH(encode_q8(x, n, q));
 }
-ZEROMERGE_KERNEL void decode_q8(const std::uint8_t* q, std::size_t n, float scale, float* x) {
+ZEROMERGE_CPU_KERNEL void decode_q8(const std::uint8_t* q, std::size_t n, float scale, float* x) {
   ZEROMERGE_DISPATCH(decode_q8(q, n, scale, x));
 }
-ZEROMERGE_KERNEL std::size_t least(const float* x, std::size_t n) { ZEROMERGE_DISPATCH(least(x, n)); }
+ZEROMERGE_CPU_KERNEL std::size_t least(const float* x, std::size_t n) { ZEROMERGE_DISPATCH(least(x, n)); }
 template <class W>
 W largest_magnitude(const W* x, std::size_t n) {
   ZEROMERGE_DISPATCH(largest_magnitude<W>(x, n));
 }
-ZEROMERGE_KERNEL float dot(const float* x, const float* y, std::size_t n) {
+ZEROMERGE_CPU_KERNEL float dot(const float* x, const float* y, std::size_t n) {
   ZEROMERGE_DISPATCH(dot(x, y, n));
 }
 
 // See cpu/int4_codec.inl.
-ZEROMERGE_KERNEL void encode_q4_keys(const float* rows, std::size_t stride, std::size_t n, std::size_t dims,
-                                     unsigned char* group) {
+ZEROMERGE_CPU_KERNEL void encode_q4_keys(const float* rows, std::size_t stride, std::size_t n,
+                                         std::size_t dims, unsigned char* group) {
   ZEROMERGE_DISPATCH(encode_q4_keys(rows, stride, n, dims, group));
 }
-ZEROMERGE_KERNEL void encode_q4_key(const float* k, std::size_t n, std::size_t dims, std::size_t entry,
-                                    unsigned char* group) {
+ZEROMERGE_CPU_KERNEL void encode_q4_key(const float* k, std::size_t n, std::size_t dims, std::size_t entry,
+                                        unsigned char* group) {
   ZEROMERGE_DISPATCH(encode_q4_key(k, n, dims, entry, group));
 }
-ZEROMERGE_KERNEL void decode_q4_key(const unsigned char* group, std::size_t n, std::size_t dims,
-                                    std::size_t entry, float* out) {
+ZEROMERGE_CPU_KERNEL void decode_q4_key(const unsigned char* group, std::size_t n, std::size_t dims,
+                                        std::size_t entry, float* out) {
   ZEROMERGE_DISPATCH(decode_q4_key(group, n, dims, entry, out));
 }
-ZEROMERGE_KERNEL void encode_q4_value(const float* v, std::size_t n, std::size_t row_size, std::size_t entry,
-                                      unsigned char* tile) {
+ZEROMERGE_CPU_KERNEL void encode_q4_value(const float* v, std::size_t n, std::size_t row_size,
+                                          std::size_t entry, unsigned char* tile) {
   ZEROMERGE_DISPATCH(encode_q4_value(v, n, row_size, entry, tile));
 }
-ZEROMERGE_KERNEL void decode_q4_value(const unsigned char* tile, std::size_t n, std::size_t row_size,
-                                      std::size_t entry, float* out) {
+ZEROMERGE_CPU_KERNEL void decode_q4_value(const unsigned char* tile, std::size_t n, std::size_t row_size,
+                                          std::size_t entry, float* out) {
   ZEROMERGE_DISPATCH(decode_q4_value(tile, n, row_size, entry, out));
 }
 

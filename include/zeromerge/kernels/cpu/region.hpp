@@ -55,10 +55,10 @@ inline bool plain_broadcasts() noexcept {
 // linker keeps any of them. Kernels therefore live in a namespace named after what the command line allows.
 // Compiled once for a whole program (ZEROMERGE_COMPILED) they are plain functions under one name.
 #if defined(ZEROMERGE_COMPILED)
-#define ZEROMERGE_KERNEL
+#define ZEROMERGE_CPU_KERNEL
 #define ZEROMERGE_BUILT compiled
 #else
-#define ZEROMERGE_KERNEL inline
+#define ZEROMERGE_CPU_KERNEL inline
 #if defined(__FAST_MATH__)
 #define ZEROMERGE_BUILT_MATH fast
 #else

@@ -1,0 +1,172 @@
+// What cache.hpp declares.
+
+namespace zeromerge::cuda {
+
+namespace detail {
+
+template <class P>
+Launches launches_for(const DevicePolicy& policy) {
+  using K = typename P::Key;
+  using V = typename P::Value;
+  if constexpr (std::same_as<K, any_storage> || std::same_as<V, any_storage>)
+    return launches_of(policy.key_type, policy.value_type);
+  else
+    return launches_of<K, V>();
+}
+
+template <class B>
+bool keeps_everything(const B& budget) {
+  bool unlimited = false;
+  with_choice(budget, [&](const auto& b) { unlimited = std::same_as<std::remove_cvref_t<decltype(b)>, Unlimited>; });
+  return unlimited;
+}
+
+}  // namespace detail
+
+template <class P>
+KvCache<P>::KvCache(const Geometry& geometry, P policy, CacheOptions options)
+    : policy_(std::move(policy)), sequences_(options.sequences), first_layer_(options.first_layer) {
+  geometry.validate();
+  if (sequences_ == 0) fail("cuda: a cache has at least 1 sequence");
+  if (geometry.head_dim > kMostHeadDim)
+    fail("cuda: head_dim may be at most ", kMostHeadDim, " on a device, got ", geometry.head_dim,
+         "; use the host cache");
+  if (options.longest == 0 && detail::keeps_everything(policy_.budget))
+    fail("cuda: a cache that keeps everything needs CacheOptions::longest, the tokens of the longest sequence");
+  const DevicePolicy device = device_policy(policy_);
+  const SlabForm form{row_form(device.key_type, geometry.head_dim), row_form(device.value_type, geometry.head_dim),
+                      device.fields};
+  parts_.reset(new CacheParts{geometry, device, detail::launches_for<P>(device), options.longest, form});
+  prompt_ = std::make_unique<PromptScratch>();
+  scratch_ = std::make_unique<DecodeScratch>(*parts_, sequences_);
+  const std::size_t all = geometry.layers * sequences_ * geometry.kv_heads;
+  rows_ = Buffer<HeadRows>(all);
+  states_ = Buffer<HeadState>(all);
+  for (std::size_t i = 0; i < geometry.layers * sequences_; ++i)
+    heads_.emplace_back(parts_.get(), prompt_.get(), rows_.data() + i * geometry.kv_heads,
+                        states_.data() + i * geometry.kv_heads);
+  scratch_->reserve(bound());
+}
+
+// Of every head of one layer. Budgets that differ by layer are told which one asks.
+template <class P>
+std::vector<std::size_t> KvCache<P>::ask_budget(BudgetQuery query) const {
+  BudgetProgress progress{
+      .layers = geometry().layers, .tokens = query.tokens, .done = query.layer - first_layer_};
+  if (needs_all_layers(policy_.budget)) query.progress = &progress;
+  return policy_.budget.capacities(query);
+}
+
+// Entries of a head at any time, as far as it is known.
+template <class P>
+std::size_t KvCache<P>::bound() const {
+  if (parts_->longest == 0) return 0;
+  if (detail::keeps_everything(policy_.budget) || compares_entries(policy_.budget)) return parts_->longest + 1;
+  std::size_t most = 0;
+  for (std::size_t l = 0; l < geometry().layers; ++l) {
+    const auto query =
+        zeromerge::detail::budget_query(policy_, first_layer_ + l, geometry().kv_heads, parts_->longest);
+    for (const std::size_t capacity : ask_budget(query)) most = std::max(most, capacity + 1);
+  }
+  return std::min(most, parts_->longest + 1);
+}
+
+template <class P>
+void KvCache<P>::take(std::size_t layer, std::size_t sequence, const RowView& q, const RowView& k, const RowView& v,
+                      const OutRows& out, const float* lse, Stream stream) {
+  Heads& all = heads(layer, sequence);
+  detail::check_contiguous("q", q, q.tokens, geometry().query_heads, geometry().head_dim);
+  detail::check_contiguous("k", k, q.tokens, geometry().kv_heads, geometry().head_dim);
+  detail::check_contiguous("v", v, q.tokens, geometry().kv_heads, geometry().head_dim);
+  detail::check_types(q, k, v);
+  if (q.tokens == 0) return;
+  if (q.tokens * geometry().group() > 0x7fffffffu) fail("cuda: ", q.tokens, " tokens are too many for one call; use several");
+  all.take({q.data, k.data, v.data, q.type, static_cast<std::uint32_t>(q.tokens)}, out.data, out.type, lse,
+           sinks(layer), stream);
+}
+
+template <class P>
+DecodeStep KvCache<P>::step_of(std::size_t layer, const Batch& batch, const RowView& q, const OutRows& out,
+                               float* lse) {
+  const std::size_t first = layer * sequences_ * geometry().kv_heads;
+  DecodeStep step{};
+  step.heads = {rows_.data() + first, states_.data() + first, batch.device(),
+                parts_->kv_heads(),   parts_->group(),        parts_->head_dim()};
+  step.rule = parts_->policy.rule;
+  step.q = q.data;
+  step.type = q.type;
+  step.out = out.data;
+  step.out_type = out.type;
+  step.lse = lse;
+  step.sinks = sinks(layer);
+  step.scale = geometry().attention_scale();
+  step.softcap = geometry().logit_softcap;
+  step.batch = static_cast<unsigned>(batch.size());
+  scratch_->lend(step);
+  return step;
+}
+
+template <class P>
+Batch KvCache<P>::batch(const std::vector<std::size_t>& sequences, Stream stream) const {
+  std::vector<std::uint32_t> numbers;
+  std::vector<char> there(sequences_, 0);
+  for (const std::size_t s : sequences) {
+    if (s >= sequences_ || there[s] != 0)
+      fail("cuda: a batch names each of ", sequences_, " sequences once, got ", s,
+           s < sequences_ ? " twice" : ", which is none of them");
+    there[s] = 1;
+    numbers.push_back(static_cast<std::uint32_t>(s));
+  }
+  if (numbers.empty()) fail("cuda: a batch has at least one sequence");
+  Batch made(std::move(numbers));
+  copy_in(made.device_.data(), made.host_.data(), made.device_.bytes(), stream);
+  return made;
+}
+
+// What every entry is worth by the running score, [kv_heads][entries].
+template <class P>
+std::vector<std::vector<float>> KvCache<P>::importance(Heads& all, Stream stream) {
+  std::vector<std::vector<float>> values;
+  for (std::size_t h = 0; h < geometry().kv_heads; ++h) {
+    const HeadState& state = all.states()[h];
+    const HeadRows& head = all.rows()[h];
+    values.push_back(detail::copy_floats(head.score, state.size, 0.0f, stream));
+    std::vector<std::uint32_t> position(state.size);
+    copy_out(position.data(), head.position, position.size() * sizeof(std::uint32_t), stream);
+    synchronise(stream);
+    for (std::size_t j = 0; j < position.size(); ++j)
+      values[h][j] = policy_.score.importance(values[h][j], state.tokens - position[j]);
+  }
+  return values;
+}
+
+// Of every head. rated: the window's ratings of all entries lie on the device, for somebody has to leave.
+template <class P>
+std::vector<std::size_t> KvCache<P>::capacities(std::size_t layer, Heads& all, bool& rated, Stream stream) {
+  auto query =
+      zeromerge::detail::budget_query(policy_, first_layer_ + layer, geometry().kv_heads, all.prompt_tokens());
+  std::vector<std::size_t> capacities = ask_budget(query);
+  bool fits = true;
+  for (std::size_t h = 0; h < capacities.size(); ++h) fits = fits && all.states()[h].size <= capacities[h];
+  rated = !fits && parts_->policy.window != 0 && all.window_tokens() != 0;
+  if (rated) all.rate(stream);
+  if (!compares_entries(policy_.budget) || all.prompt_tokens() == 0) return capacities;
+  const bool by_rating = rated && policy_.prompt_share >= 1.0;
+  const Ratings values = by_rating ? all.ratings(stream) : importance(all, stream);
+  query.importance = values;
+  return ask_budget(query);
+}
+
+template <class P>
+void KvCache<P>::finish_prompt(std::size_t layer, std::size_t sequence, Stream stream) {
+  Heads& all = heads(layer, sequence);
+  if (!all.in_prompt()) return;
+  bool rated = false;
+  const std::vector<std::size_t> each = capacities(layer, all, rated, stream);
+  const auto query =
+      zeromerge::detail::budget_query(policy_, first_layer_ + layer, geometry().kv_heads, all.prompt_tokens());
+  all.compress(zeromerge::detail::divide_all(policy_, query, each), rated, stream);
+  scratch_->reserve(all.most());
+}
+
+}  // namespace zeromerge::cuda
