@@ -73,6 +73,16 @@ TEST_F(DeviceCache, AgreesWithTheHostOverHundredsOfSteps) {
   pair.expect_equal_heads(1.0 / 512);
 }
 
+TEST_F(DeviceCache, CapsLogitsAndLetsSinksTakePart) {
+  Geometry g = geometry(2, 2, 2, 64);
+  g.logit_softcap = 3.0f;
+  auto pair = cache_pair("zeromerge:budget=40,tail=12", g, {}, 200, 9);
+  pair.set_sinks({0.5f, -1.0f, 3.0f, 0.0f});
+  pair.prompt(0, 80);
+  pair.steps({0}, 30);
+  pair.expect_equal_heads(1.0 / 512);
+}
+
 TEST_F(DeviceCache, KeepsKeysAndValuesInTypesOfTheirOwn) {
   const Geometry g = geometry(1, 2, 2, 64);
   CachePair<cuda::KvCache<ZeroMergeOf<f16, q8>>> pair(

@@ -42,6 +42,17 @@ class CachePair {
     device_->finish_prompt(s, {});
   }
 
+  // Logits without a value, the same for every layer.
+  void set_sinks(const std::vector<float>& sinks) {
+    std::vector<float> all;
+    for (std::size_t l = 0; l < geometry().layers; ++l) {
+      all.insert(all.end(), sinks.begin(), sinks.end());
+      for (std::size_t s = 0; s < device_->sequences(); ++s) host_->layer(l, s).set_sink_logits(sinks);
+    }
+    sinks_ = uploaded(all);
+    device_->set_sink_logits(sinks_.data());
+  }
+
   // What the sequences take next, side by side, and what the host makes of it: [layers].
   BatchTokens next(const std::vector<std::size_t>& sequences) {
     BatchTokens given;
@@ -108,6 +119,7 @@ class CachePair {
   IsaScope through_f32_{Isa::portable};
   std::unique_ptr<AnyCache> host_;
   std::unique_ptr<D> device_;
+  cuda::Buffer<float> sinks_;
   std::vector<Tokens> tokens_;                // [sequences]
   std::vector<std::size_t> taken_;            // [sequences]
   std::vector<std::vector<float>> expected_;  // [layers] of the last step
