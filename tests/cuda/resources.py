@@ -2,8 +2,8 @@
 """What nvcc's assembler says of each kernel, per target: registers, shared memory, spills; and the occupancy that
 follows with the blocks and the dynamic shared memory that the emulated tests launch it with.
 
-Fails if a kernel spills or keeps a stack, if one that is launched was not compiled for a target, or if not even one
-block of it fits a multiprocessor.
+Fails if a kernel spills or keeps a stack, if one that is launched was not compiled for a target, if one of the library
+is never launched, or if not even one block of it fits a multiprocessor.
 """
 import argparse
 import os
@@ -118,6 +118,9 @@ def main():
         if used["spills"] or used["stack"]:
             problems.append(f"{label}: {used['spills']} bytes of spills, a stack of {used['stack']} bytes")
         if name not in launches:
+            # Kernels of the tests themselves have no name outside of their file.
+            if "(anonymous namespace)" not in label:
+                problems.append(f"{label} is launched by no test")
             print(f"{used['registers']:9} {used['shared']:7} {'-':>7} {'-':>6} {'-':>8}  {label}")
             continue
         threads, dynamic = launches[name]

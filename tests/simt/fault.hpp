@@ -47,7 +47,8 @@ struct At {
   }
 };
 inline bool same(const Place& a, const Place& b) {
-  return a.line() == b.line() && std::string_view(a.file_name()) == b.file_name();
+  return a.line() == b.line() &&
+         (a.file_name() == b.file_name() || std::string_view(a.file_name()) == b.file_name());
 }
 
 }  // namespace zeromerge::simt
