@@ -17,7 +17,8 @@ Launches launches_for(const DevicePolicy& policy) {
 template <class B>
 bool keeps_everything(const B& budget) {
   bool unlimited = false;
-  with_choice(budget, [&](const auto& b) { unlimited = std::same_as<std::remove_cvref_t<decltype(b)>, Unlimited>; });
+  with_choice(budget,
+              [&](const auto& b) { unlimited = std::same_as<std::remove_cvref_t<decltype(b)>, Unlimited>; });
   return unlimited;
 }
 
@@ -32,10 +33,12 @@ KvCache<P>::KvCache(const Geometry& geometry, P policy, CacheOptions options)
     fail("cuda: head_dim may be at most ", kMostHeadDim, " on a device, got ", geometry.head_dim,
          "; use the host cache");
   if (options.longest == 0 && detail::keeps_everything(policy_.budget))
-    fail("cuda: a cache that keeps everything needs CacheOptions::longest, the tokens of the longest sequence");
+    fail(
+        "cuda: a cache that keeps everything needs CacheOptions::longest, the tokens of the longest "
+        "sequence");
   const DevicePolicy device = device_policy(policy_);
-  const SlabForm form{row_form(device.key_type, geometry.head_dim), row_form(device.value_type, geometry.head_dim),
-                      device.fields};
+  const SlabForm form{row_form(device.key_type, geometry.head_dim),
+                      row_form(device.value_type, geometry.head_dim), device.fields};
   parts_.reset(new CacheParts{geometry, device, detail::launches_for<P>(device), options.longest, form});
   prompt_ = std::make_unique<PromptScratch>();
   scratch_ = std::make_unique<DecodeScratch>(*parts_, sequences_);
@@ -61,7 +64,8 @@ std::vector<std::size_t> KvCache<P>::ask_budget(BudgetQuery query) const {
 template <class P>
 std::size_t KvCache<P>::bound() const {
   if (parts_->longest == 0) return 0;
-  if (detail::keeps_everything(policy_.budget) || compares_entries(policy_.budget)) return parts_->longest + 1;
+  if (detail::keeps_everything(policy_.budget) || compares_entries(policy_.budget))
+    return parts_->longest + 1;
   std::size_t most = 0;
   for (std::size_t l = 0; l < geometry().layers; ++l) {
     const auto query =
@@ -72,15 +76,16 @@ std::size_t KvCache<P>::bound() const {
 }
 
 template <class P>
-void KvCache<P>::take(std::size_t layer, std::size_t sequence, const RowView& q, const RowView& k, const RowView& v,
-                      const OutRows& out, const float* lse, Stream stream) {
+void KvCache<P>::take(std::size_t layer, std::size_t sequence, const RowView& q, const RowView& k,
+                      const RowView& v, const OutRows& out, const float* lse, Stream stream) {
   Heads& all = heads(layer, sequence);
   detail::check_contiguous("q", q, q.tokens, geometry().query_heads, geometry().head_dim);
   detail::check_contiguous("k", k, q.tokens, geometry().kv_heads, geometry().head_dim);
   detail::check_contiguous("v", v, q.tokens, geometry().kv_heads, geometry().head_dim);
   detail::check_types(q, k, v);
   if (q.tokens == 0) return;
-  if (q.tokens * geometry().group() > 0x7fffffffu) fail("cuda: ", q.tokens, " tokens are too many for one call; use several");
+  if (q.tokens * geometry().group() > 0x7fffffffu)
+    fail("cuda: ", q.tokens, " tokens are too many for one call; use several");
   all.take({q.data, k.data, v.data, q.type, static_cast<std::uint32_t>(q.tokens)}, out.data, out.type, lse,
            sinks(layer), stream);
 }
@@ -143,8 +148,8 @@ std::vector<std::vector<float>> KvCache<P>::importance(Heads& all, Stream stream
 // Of every head. rated: the window's ratings of all entries lie on the device, for somebody has to leave.
 template <class P>
 std::vector<std::size_t> KvCache<P>::capacities(std::size_t layer, Heads& all, bool& rated, Stream stream) {
-  auto query =
-      zeromerge::detail::budget_query(policy_, first_layer_ + layer, geometry().kv_heads, all.prompt_tokens());
+  auto query = zeromerge::detail::budget_query(policy_, first_layer_ + layer, geometry().kv_heads,
+                                               all.prompt_tokens());
   std::vector<std::size_t> capacities = ask_budget(query);
   bool fits = true;
   for (std::size_t h = 0; h < capacities.size(); ++h) fits = fits && all.states()[h].size <= capacities[h];
@@ -163,8 +168,8 @@ void KvCache<P>::finish_prompt(std::size_t layer, std::size_t sequence, Stream s
   if (!all.in_prompt()) return;
   bool rated = false;
   const std::vector<std::size_t> each = capacities(layer, all, rated, stream);
-  const auto query =
-      zeromerge::detail::budget_query(policy_, first_layer_ + layer, geometry().kv_heads, all.prompt_tokens());
+  const auto query = zeromerge::detail::budget_query(policy_, first_layer_ + layer, geometry().kv_heads,
+                                                     all.prompt_tokens());
   all.compress(zeromerge::detail::divide_all(policy_, query, each), rated, stream);
   scratch_->reserve(all.most());
 }

@@ -9,57 +9,10 @@
 #include <span>
 #include <vector>
 
-#include "zeromerge/cuda/launches.hpp"
+#include "zeromerge/cuda/parts.hpp"
 #include "zeromerge/cuda/query_tail.hpp"
-#include "zeromerge/cuda/rule.hpp"
-#include "zeromerge/cuda/slab.hpp"
 
 namespace zeromerge::cuda {
-
-// What the layers of a cache share.
-struct CacheParts {
-  Geometry geometry;
-  DevicePolicy policy;
-  Launches launches;
-  std::size_t longest;  // tokens of the longest sequence, 0: not known
-  SlabForm form;
-  ByteLedger ledger{};
-  ByteLedger scratch_ledger{};
-
-  std::uint32_t head_dim() const noexcept { return static_cast<std::uint32_t>(geometry.head_dim); }
-  std::uint32_t kv_heads() const noexcept { return static_cast<std::uint32_t>(geometry.kv_heads); }
-  std::uint32_t group() const noexcept { return static_cast<std::uint32_t>(geometry.group()); }
-};
-
-// Device memory that grows and whose contents are not kept; shared by what runs on one stream after another.
-template <class T>
-class Scratch {
- public:
-  T* get(std::size_t count) {
-    if (buffer_.size() < count) buffer_ = Buffer<T>(std::max(count, buffer_.size() + buffer_.size() / 4));
-    return buffer_.data();
-  }
-  std::size_t bytes() const noexcept { return buffer_.bytes(); }
-  T* data() const noexcept { return buffer_.data(); }
-
- private:
-  Buffer<T> buffer_;
-};
-
-// What prompts need beside the heads.
-struct PromptScratch {
-  Scratch<float> lse;              // [tokens][query_heads]
-  Scratch<std::uint32_t> chosen;   // [kv_heads][stride]
-  Scratch<std::uint32_t> order;    // [kv_heads][stride]
-  Scratch<float> ratings, pooled;  // [kv_heads][stride]
-  Scratch<SelectHead> select;      // [kv_heads]
-  Scratch<CompactHead> compact;    // [kv_heads]
-
-  std::size_t bytes() const noexcept {
-    return lse.bytes() + chosen.bytes() + order.bytes() + ratings.bytes() + pooled.bytes() + select.bytes() +
-           compact.bytes();
-  }
-};
 
 class Heads {
  public:
@@ -85,25 +38,25 @@ class Heads {
   std::size_t window_tokens() const noexcept { return tail_.tokens(); }
 
   // A call of a prompt. out: null where the engine has attended by itself and gives lse
-  // [tokens][query_heads].
+  // [tokens][query_heads]. What can be refused is refused, and memory found, before anything changes.
   void take(const PromptTokens& tokens, void* out, Element out_type, const float* lse, const float* sinks,
             Stream stream) {
+    const Geometry& g = parts_->geometry;
+    if (parts_->policy.window != 0)
+      tail_.expect(tokens.type, g.query_heads, g.head_dim, parts_->policy.window);
+    float* own = lse == nullptr ? scratch_->lse.get(tokens.tokens * g.query_heads) : nullptr;
     if (!in_prompt_) read_states(stream);
     make_room(tokens.tokens, stream);
     in_prompt_ = true;
     parts_->launches.append(view(), tokens, stream);
     for (HeadState& s : states_) s.size += tokens.tokens, s.tokens += tokens.tokens;
-    if (lse == nullptr) {
-      float* own = scratch_->lse.get(tokens.tokens * parts_->geometry.query_heads);
-      parts_->launches.attend({view(), tokens.q, out, own, sinks, tokens.type, out_type, tokens.tokens,
-                               scale(), parts_->geometry.logit_softcap},
-                              extent(tokens.tokens), stream);
-      lse = own;
-    }
+    if (own != nullptr)
+      parts_->launches.attend(
+          {view(), tokens.q, out, own, sinks, tokens.type, out_type, tokens.tokens, scale(), g.logit_softcap},
+          extent(tokens.tokens), stream);
+    if (own != nullptr) lse = own;
     if (parts_->policy.fields.score) add_columns(tokens, lse, stream);
-    if (parts_->policy.window != 0)
-      tail_.append(tokens.q, lse, tokens.type, tokens.tokens, parts_->geometry.query_heads,
-                   parts_->geometry.head_dim, parts_->policy.window, stream);
+    if (parts_->policy.window != 0) tail_.append(tokens.q, lse, tokens.tokens, stream);
   }
 
   // Brings every head to its division. rated: by_prompt of the divisions counts, for rate() has been called.
