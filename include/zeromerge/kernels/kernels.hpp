@@ -42,9 +42,8 @@ struct WideRows {
 
 // For a pass that asks for probabilities or sums alone: attend_rows leaves maximum (log 2) and sum in its
 // scratch.
-inline WideRows no_values() noexcept {
-  return {nullptr, [](const void*, std::size_t, std::size_t, float*) {}, 0, false};
-}
+inline void widen_nothing(const void*, std::size_t, std::size_t, float*) noexcept {}
+inline WideRows no_values() noexcept { return {nullptr, widen_nothing, 0, false}; }
 
 // What a column of attention probabilities is reduced to.
 enum class ColumnStatistic { sum, maximum };
