@@ -34,8 +34,8 @@
 namespace zeromerge::simt {
 
 // swapcontext() asks the kernel for the signal mask at each switch, which takes longer than what a fiber does
-// between two barriers. Where the compiler can jump between stacks itself, only the first entry goes that way;
-// Clang's thread sanitizer does not survive it.
+// between two barriers. Where the compiler can jump between stacks itself, only the first entry goes that
+// way; Clang's thread sanitizer does not survive it.
 #if defined(__x86_64__) && !(defined(__clang__) && defined(ZEROMERGE_FIBER_TSAN))
 #define ZEROMERGE_FIBER_JUMPS 1
 #endif
