@@ -123,7 +123,6 @@ TEST_F(DeviceCache, CapsLogitsAndLetsSinksTakePart) {
   pair.expect_equal_heads(1.0 / 512);
 }
 
-#if defined(ZEROMERGE_SIMT)  // a family of kernels of its own, one of which nvcc makes spill four bytes
 TEST_F(DeviceCache, KeepsKeysAndValuesInTypesOfTheirOwn) {
   const Geometry g = geometry(1, 2, 2, 64);
   CachePair<cuda::KvCache<ZeroMergeOf<f16, q8>>> pair(
@@ -133,7 +132,6 @@ TEST_F(DeviceCache, KeepsKeysAndValuesInTypesOfTheirOwn) {
   pair.steps({0}, 60);
   pair.expect_equal_heads(1.0 / 512);
 }
-#endif
 
 TEST_F(DeviceCache, ReplaysACapturedStepForEveryToken) {
   const Geometry g = geometry(2, 2, 2, 64);

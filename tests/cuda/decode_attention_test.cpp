@@ -183,14 +183,11 @@ TEST_P(DecodeAttention, AgreesWithTheTextbookInF16) { Step<f16, f16>(GetParam())
 TEST_P(DecodeAttention, AgreesWithTheTextbookInBf16) { Step<bf16, bf16>(GetParam()).check(); }
 TEST_P(DecodeAttention, AgreesWithTheTextbookInQ8) { Step<q8, q8>(GetParam()).check(); }
 
-#if defined(ZEROMERGE_SIMT)  // no cache on a device stores them apart: nvcc need not compile as many kernels
-                             // again
 using MixedDecodeAttention = DeviceTest;
 TEST_F(MixedDecodeAttention, AgreesWithTheTextbook) {
   Step<f16, q8>({"", 4, 64, {100, 40}, 2}).check();
   Step<q8, f16>({"", 4, 128, {100, 40}, 2}).check();
 }
-#endif
 
 INSTANTIATE_TEST_SUITE_P(Problems, DecodeAttention, testing::ValuesIn(problems()),
                          [](const auto& problem) { return std::string(problem.param.name); });

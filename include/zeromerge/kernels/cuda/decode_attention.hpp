@@ -239,12 +239,12 @@ struct DecodeWarp {
       const EntryExtras extra = next;
       fetch_tile(tile + Shape::kWarps, stage ^ 1u);
       copy_commit();
-      next = extras(tile + Shape::kWarps);
       copy_wait<1>();
       sync_warp();  // the tile, which other lanes have fetched
       float logit[kHeads];
       products(key_tile(stage), logit);
       finish_logits(tile, extra, logit);
+      next = extras(tile + Shape::kWarps);  // not before the products, which need the registers
       soften(extra, logit, state);
       sync_warp();  // the weights
       weigh(value_tile(stage), state);
