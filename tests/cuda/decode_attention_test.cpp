@@ -34,6 +34,10 @@ std::vector<Problem> problems() {
       {"GroupOfEight", 8, 128, {150, 3}, 1},
       {"GroupBeyondOnePass", 12, 64, {90}, 1},
       {"WideHeads", 4, 256, {77}},
+      {"OneOf128Channels", 1, 128, {40}},
+      {"OneOf256Channels", 1, 256, {40}},
+      {"TwoOf256Channels", 2, 256, {40}},
+      {"EightOf256Channels", 8, 256, {40}},
       {"HeadsThatFillNoLane", 2, 80, {100}, 1},
       {"HeadsThatFillNoChunk", 4, 69, {65}, 1},
       {"SeveralSequences", 2, 64, {64, 63, 129, 300, 1, 2}, 2, 2},
@@ -185,8 +189,12 @@ TEST_P(DecodeAttention, AgreesWithTheTextbookInQ8) { Step<q8, q8>(GetParam()).ch
 
 using MixedDecodeAttention = DeviceTest;
 TEST_F(MixedDecodeAttention, AgreesWithTheTextbook) {
-  Step<f16, q8>({"", 4, 64, {100, 40}, 2}).check();
-  Step<q8, f16>({"", 4, 128, {100, 40}, 2}).check();
+  for (const std::size_t group : {1, 2, 4, 8})
+    for (const std::size_t head_dim : {64, 128, 256}) {
+      SCOPED_TRACE(std::to_string(group) + " heads of " + std::to_string(head_dim));
+      Step<f16, q8>({"", group, head_dim, {100, 40}, 2}).check();
+      Step<q8, f16>({"", group, head_dim, {100, 40}, 2}).check();
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Problems, DecodeAttention, testing::ValuesIn(problems()),

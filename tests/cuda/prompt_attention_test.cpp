@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 
 #include "support/attention.hpp"
 #include "support/device_heads.hpp"
@@ -39,7 +40,6 @@ std::vector<PromptProblem> prompt_problems() {
           {"DecayedTail", 3, 64, 90, {0, 37}, 0.0f, false, true, 33, 0.9f}};
 }
 
-template <class T>
 struct PromptRun {
   const PromptProblem& p;
   std::size_t kv_heads, query_heads;
@@ -79,14 +79,17 @@ struct PromptRun {
 
 template <class T>
 class PromptAttention : public DeviceTest {};
-using Stored = testing::Types<f16, bf16, q8>;
+using Stored =
+    testing::Types<std::pair<f16, f16>, std::pair<bf16, bf16>, std::pair<q8, q8>, std::pair<f16, q8>>;
 TYPED_TEST_SUITE(PromptAttention, Stored);
 
 TYPED_TEST(PromptAttention, AndItsColumnsAgreeWithTheTextbook) {
+  using K = typename TypeParam::first_type;
+  using V = typename TypeParam::second_type;
   for (const PromptProblem& p : prompt_problems()) {
     SCOPED_TRACE(p.name);
-    const PromptRun<TypeParam> run(p);
-    const DeviceHeads<TypeParam> device(run.heads, p.head_dim, p.fields, p.fields, 0);
+    const PromptRun run(p);
+    const DeviceHeads<K, V> device(run.heads, p.head_dim, p.fields, p.fields, 0);
     const std::vector<PlainHead> stored = device.read();
     const auto u32 = [](std::size_t n) { return static_cast<std::uint32_t>(n); };
     const cuda::PromptHeads view = {device.rows(), device.states(), u32(run.kv_heads), u32(p.group),
@@ -98,7 +101,7 @@ TYPED_TEST(PromptAttention, AndItsColumnsAgreeWithTheTextbook) {
     std::size_t largest = 0;
     for (const PlainHead& h : run.heads) largest = std::max(largest, h.size());
     const cuda::PromptExtent extent = {u32(p.tokens * p.group), u32(largest)};
-    using Launch = cuda::detail::PromptLaunches<TypeParam, TypeParam>;
+    using Launch = cuda::detail::PromptLaunches<K, V>;
     Launch::attend({view, q.data(), out.data(), lse.data(), sinks.data(), Element::f32, Element::f32,
                     u32(p.tokens), scale, p.softcap},
                    extent, {});
