@@ -2,8 +2,8 @@
 """What nvcc's assembler says of each kernel, per target: registers, shared memory, spills; and the occupancy that
 follows with the blocks and the dynamic shared memory that the emulated tests launch it with.
 
-Fails if a kernel spills or keeps a stack, or if not even one block of it fits a multiprocessor. Kernels that only the
-emulation runs, or that no test launches, are listed: nothing is known of the occupancy of those.
+Fails if a kernel spills or keeps a stack, if one that is launched was not compiled for a target, if one of the library
+is never launched, or if not even one block of it fits a multiprocessor.
 """
 import argparse
 import os
@@ -106,9 +106,8 @@ def main():
         sys.exit(f"{len(compiled)} kernels in the logs and {len(launches)} launched by the tests: nothing was checked")
 
     names = readable(sorted({name for name, _ in compiled} | set(launches)))
-    problems = []
-    notes = [
-        f"note: {names[name]} runs under emulation only, it was not compiled for sm_{target}"
+    problems = [
+        f"{names[name]} is launched but was not compiled for sm_{target}"
         for name in sorted(launches)
         for target in arguments.targets
         if (name, target) not in compiled
@@ -121,7 +120,7 @@ def main():
         if name not in launches:
             # Kernels of the tests themselves have no name outside of their file.
             if "(anonymous namespace)" not in label:
-                notes.append(f"note: {label} is launched by no test")
+                problems.append(f"{label} is launched by no test")
             print(f"{used['registers']:9} {used['shared']:7} {'-':>7} {'-':>6} {'-':>8}  {label}")
             continue
         threads, dynamic = launches[name]
@@ -132,7 +131,6 @@ def main():
         if blocks == 0:
             problems.append(f"{label}: not even one block fits a multiprocessor")
     print(f"{len(names)} kernels, {len(launches)} of them launched by the tests, {len(arguments.targets)} targets")
-    print("\n".join(notes))
     if problems:
         sys.exit("\n".join(["", *problems]))
 
