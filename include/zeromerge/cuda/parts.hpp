@@ -19,7 +19,6 @@ struct CacheParts {
   std::size_t longest;  // tokens of the longest sequence, 0: not known
   SlabForm form;
   ByteLedger ledger{};
-  ByteLedger scratch_ledger{};
 
   std::uint32_t head_dim() const noexcept { return static_cast<std::uint32_t>(geometry.head_dim); }
   std::uint32_t kv_heads() const noexcept { return static_cast<std::uint32_t>(geometry.kv_heads); }

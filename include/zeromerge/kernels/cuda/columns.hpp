@@ -51,7 +51,7 @@ ZEROMERGE_DEVICE void add_columns(const ColumnArguments& a, unsigned h, unsigned
     ZEROMERGE_UNROLL_DEVICE
     for (unsigned j = 0; j < 4; ++j) {
       float x = logit[i][j];
-      if (a.softcap > 0.0f) x = softly_capped(x, a.softcap * kLog2E);
+      if (a.softcap > 0.0f) x = capped(x, a.softcap * kLog2E);
       if (entry + j < limit) sum[j] += weight * exp2_fast(x + bias[j] - lse);
     }
   }

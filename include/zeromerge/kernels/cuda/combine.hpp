@@ -42,13 +42,13 @@ ZEROMERGE_DEVICE Softmax softmax_of(const BatchHeads& heads, const Partials& par
     const float maximum = maxima[first + std::size_t{s} * heads.group];
     most = most < maximum ? maximum : most;
   }
-  most = warp_maximum(most);
+  most = lanes_maximum<kWarp>(most);
   float sum = sinks != nullptr && lane_index() == 0 ? exp2_fast(sink - most) : 0.0f;
   for (unsigned s = lane_index(); s < splits; s += kWarp) {
     const std::size_t at = first + std::size_t{s} * heads.group;
     sum += sums.at(at) * exp2_fast(maxima.at(at) - most);
   }
-  return {most, warp_sum(sum)};
+  return {most, lanes_sum<kWarp>(sum)};
 }
 
 // Query head g by one block.

@@ -15,6 +15,7 @@
 #pragma once
 
 #include "zeromerge/kernels/cuda/rows.hpp"
+#include "zeromerge/kernels/cuda/softcap.hpp"
 
 namespace zeromerge::cuda {
 
@@ -170,12 +171,6 @@ struct DecodeWarp {
         logits[std::size_t{g} * stride + slot] = logit[g];
     }
   }
-  // cap * tanh(x / cap), both in units of log 2.
-  ZEROMERGE_DEVICE static float capped(float x, float cap) {
-    float y = x / cap * (2.0f * kLog2E);
-    y = y > 60.0f ? 60.0f : y < -60.0f ? -60.0f : y;
-    return cap * (1.0f - 2.0f / (1.0f + exp2_fast(y)));
-  }
 
   // Logits become weights in shared memory; what was summed before is brought to the new maximum.
   ZEROMERGE_DEVICE void soften(const EntryExtras& extra, const float* logit,
@@ -183,12 +178,7 @@ struct DecodeWarp {
     const unsigned lane = lane_index();
     ZEROMERGE_UNROLL_DEVICE
     for (unsigned g = 0; g < kHeads; ++g) {
-      float most = logit[g];
-      ZEROMERGE_UNROLL_DEVICE
-      for (unsigned bits = kTile / 2; bits != 0; bits /= 2) {
-        const float other = shuffle_xor(kAllLanes, most, bits);
-        most = most < other ? other : most;
-      }
+      const float most = lanes_maximum<kTile>(logit[g]);
       const float before = shuffle(kAllLanes, state.maximum, g);
       if (most > before) {  // the same in all lanes
         const float factor = exp2_fast(before - most);
@@ -280,7 +270,7 @@ ZEROMERGE_DEVICE void leave_partial(const DecodeState<kHeads>& state, const Part
   if (lane < kHeads) scalars[warp * kHeads + lane] = state.maximum;
   ZEROMERGE_UNROLL_DEVICE
   for (unsigned g = 0; g < kHeads; ++g) {
-    const float sum = warp_sum(state.sum[g]);
+    const float sum = lanes_sum<kWarp>(state.sum[g]);
     if (lane == 0) sums[warp * kHeads + g] = sum;
     Vec16 half[2];
     ZEROMERGE_UNROLL_DEVICE

@@ -107,7 +107,7 @@ struct HeadBlock {
         const float difference = key.x[i] - other.x[i];
         sum += rule.match == Match::dot ? -key.x[i] * other.x[i] : difference * difference;
       }
-      best = lesser(best, {warp_sum(sum), j});
+      best = lesser(best, {lanes_sum<kWarp>(sum), j});
     }
     return block_least(best, least_values, least_slots).slot;
   }

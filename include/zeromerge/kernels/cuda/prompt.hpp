@@ -9,6 +9,7 @@
 #pragma once
 
 #include "zeromerge/kernels/cuda/rows.hpp"
+#include "zeromerge/kernels/cuda/softcap.hpp"
 
 namespace zeromerge::cuda {
 
@@ -154,13 +155,6 @@ ZEROMERGE_DEVICE void read_bias(const HeadRows& head, unsigned first, unsigned l
     if (head.bias != nullptr && first + j < last)
       bias[j] = GlobalSpan<const float>(head.bias, head.room).at(first + j) * kLog2E;
   }
-}
-
-// cap * tanh(x / cap), both in units of log 2.
-ZEROMERGE_DEVICE float softly_capped(float x, float cap) {
-  float y = x / cap * (2.0f * kLog2E);
-  y = y > 60.0f ? 60.0f : y < -60.0f ? -60.0f : y;
-  return cap * (1.0f - 2.0f / (1.0f + exp2_fast(y)));
 }
 
 // Entries that row r of a call of `tokens` tokens sees, of a head that holds `size`, the call's own included.

@@ -39,21 +39,6 @@ struct RowsState {
   float out[4][kDim / kPromptAcross];  // channels column + 4 * kPromptAcross * c + i at [4 * c + i]
 };
 
-// Of the 16 threads that share rows: they are neighbours in a warp.
-ZEROMERGE_DEVICE float row_maximum(float x) {
-  ZEROMERGE_UNROLL_DEVICE
-  for (unsigned bits = kPromptAcross / 2; bits != 0; bits /= 2) {
-    const float other = shuffle_xor(kAllLanes, x, bits);
-    x = x < other ? other : x;
-  }
-  return x;
-}
-ZEROMERGE_DEVICE float row_sum(float x) {
-  ZEROMERGE_UNROLL_DEVICE
-  for (unsigned bits = kPromptAcross / 2; bits != 0; bits /= 2) x += shuffle_xor(kAllLanes, x, bits);
-  return x;
-}
-
 // A tile's logits become weights [entry][row]; what was summed before is brought to the new maximum.
 template <unsigned kDim>
 ZEROMERGE_DEVICE void soften_tile(float (*logit)[4], TilePlace place, RowsState<kDim>& state,
@@ -63,7 +48,7 @@ ZEROMERGE_DEVICE void soften_tile(float (*logit)[4], TilePlace place, RowsState<
     float most = state.maximum[i];
     ZEROMERGE_UNROLL_DEVICE
     for (int j = 0; j < 4; ++j) most = most < logit[i][j] ? logit[i][j] : most;
-    most = row_maximum(most);
+    most = lanes_maximum<kPromptAcross>(most);  // of the threads that share rows
     const float factor = exp2_fast(state.maximum[i] - most);
     state.maximum[i] = most;
     float sum = 0.0f;
@@ -73,7 +58,7 @@ ZEROMERGE_DEVICE void soften_tile(float (*logit)[4], TilePlace place, RowsState<
       weights[(place.column + j) * kPromptRows + place.row + i] = p;
       sum += p;
     }
-    state.sum[i] = state.sum[i] * factor + row_sum(sum);
+    state.sum[i] = state.sum[i] * factor + lanes_sum<kPromptAcross>(sum);
     ZEROMERGE_UNROLL_DEVICE
     for (float& x : state.out[i]) x *= factor;
   }
@@ -166,7 +151,7 @@ prompt_attention(PromptAttentionArguments a) {
     for (unsigned i = 0; i < 4; ++i) ZEROMERGE_UNROLL_DEVICE
     for (unsigned j = 0; j < 4; ++j) {
       float x = logit[i][j];
-      if (a.softcap > 0.0f) x = softly_capped(x, a.softcap * kLog2E);
+      if (a.softcap > 0.0f) x = capped(x, a.softcap * kLog2E);
       logit[i][j] = begin + place.column + j < limit[i] ? x + bias[j] : kMaskedLogit;
     }
     detail::soften_tile<kDim>(logit, place, state, weights);

@@ -92,17 +92,20 @@ ZEROMERGE_DEVICE Row8 read_row(const StoredRows<T>& rows, unsigned slot) {
   return row;
 }
 
-ZEROMERGE_DEVICE float warp_maximum(float x) {
+// Of neighbouring lanes, a power of two of them, in each of them.
+template <unsigned kLanes>
+ZEROMERGE_DEVICE float lanes_maximum(float x) {
   ZEROMERGE_UNROLL_DEVICE
-  for (unsigned bits = kWarp / 2; bits != 0; bits /= 2) {
+  for (unsigned bits = kLanes / 2; bits != 0; bits /= 2) {
     const float other = shuffle_xor(kAllLanes, x, bits);
     x = x < other ? other : x;
   }
   return x;
 }
-ZEROMERGE_DEVICE float warp_sum(float x) {
+template <unsigned kLanes>
+ZEROMERGE_DEVICE float lanes_sum(float x) {
   ZEROMERGE_UNROLL_DEVICE
-  for (unsigned bits = kWarp / 2; bits != 0; bits /= 2) x += shuffle_xor(kAllLanes, x, bits);
+  for (unsigned bits = kLanes / 2; bits != 0; bits /= 2) x += shuffle_xor(kAllLanes, x, bits);
   return x;
 }
 
@@ -118,7 +121,7 @@ ZEROMERGE_DEVICE void write_row(const StoredRows<T>& rows, unsigned slot, const 
       const float size = x < 0.0f ? -x : x;
       largest = largest < size ? size : largest;
     }
-    const float scale = warp_maximum(largest) / 127.0f;
+    const float scale = lanes_maximum<kWarp>(largest) / 127.0f;
     const float inverse = scale >= 1.2e-38f ? 1.0f / scale : 0.0f;
     std::uint64_t packed = 0;
     ZEROMERGE_UNROLL_DEVICE
