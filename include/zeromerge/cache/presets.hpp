@@ -75,8 +75,7 @@
 #include <utility>
 
 #include "zeromerge/cache/any_cache.hpp"
-#include "zeromerge/cache/preset_table.hpp"
-#include "zeromerge/cache/read_policy.hpp"
+#include "zeromerge/cache/named_policy.hpp"
 
 namespace zeromerge {
 
@@ -85,25 +84,10 @@ namespace zeromerge {
 template <class Cache = AnyCache>
 std::unique_ptr<Cache> make_cache(const std::string& text, const Geometry& geometry,
                                   CacheOptions options = {}) {
-  Spec spec(text);
-  const auto make = [&](auto policy) -> std::unique_ptr<Cache> {
+  return detail::with_named_policy(text, [&](auto policy) -> std::unique_ptr<Cache> {
     using P = decltype(policy);
     return std::make_unique<detail::CacheAdapter<P>>(text, geometry, std::move(policy), std::move(options));
-  };
-  if (spec.name() == "full") {
-    spec.allow_only({"storage", "keys", "values"});
-    return make(detail::stored_as(Full<any_storage>{}, spec, StorageType::f16));
-  }
-  if (spec.name() == "streaming")
-    return make(detail::stored_as(detail::read_streaming(spec), spec, StorageType::f16));
-  if (detail::assume_preset(spec)) {
-    detail::allow_policy_keys(spec);
-    const bool reference = spec.choice("reference", {"0", "1"}, 0) == 1;
-    return make(detail::stored_as(detail::read_zeromerge(spec), spec,
-                                  reference ? StorageType::f32 : StorageType::f16));
-  }
-  fail("policy '", text, "': unknown name '", spec.name(), "'; there are full, streaming, ",
-       detail::preset_names());
+  });
 }
 
 #if defined(ZEROMERGE_COMPILED)

@@ -7,8 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "zeromerge/cache/preset_table.hpp"
-#include "zeromerge/cache/read_policy.hpp"
+#include "zeromerge/cache/named_policy.hpp"
 #include "zeromerge/cuda/cache.hpp"
 
 namespace zeromerge::cuda {
@@ -99,24 +98,10 @@ class CacheAdapter final : public AnyCache {
 template <class Cache = AnyCache>
 std::unique_ptr<Cache> make_cache(const std::string& text, const Geometry& geometry,
                                   const CacheOptions& options = {}) {
-  Spec spec(text);
-  const auto make = [&](auto policy) -> std::unique_ptr<Cache> {
+  return zeromerge::detail::with_named_policy(text, [&](auto policy) -> std::unique_ptr<Cache> {
     using P = decltype(policy);
     return std::make_unique<detail::CacheAdapter<P>>(text, geometry, std::move(policy), options);
-  };
-  namespace host = zeromerge::detail;
-  if (spec.name() == "full") {
-    spec.allow_only({"storage", "keys", "values"});
-    return make(host::stored_as(Full<any_storage>{}, spec, StorageType::f16));
-  }
-  if (spec.name() == "streaming")
-    return make(host::stored_as(host::read_streaming(spec), spec, StorageType::f16));
-  if (host::assume_preset(spec)) {
-    host::allow_policy_keys(spec);
-    return make(host::stored_as(host::read_zeromerge(spec), spec, StorageType::f16));
-  }
-  fail("policy '", text, "': unknown name '", spec.name(), "'; there are full, streaming, ",
-       host::preset_names());
+  });
 }
 
 }  // namespace zeromerge::cuda
