@@ -9,7 +9,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <span>
 #include <vector>
@@ -33,10 +32,13 @@ class ReplayPass {
 
   // The work of a head is dealt to kParts items, whose maxima do not depend on threads.
   Ratings importance(const Executor& executor) const {
+    std::vector<std::vector<float>> panels(heads_.size());
+    executor(heads_.size(), [&](std::size_t h) { panels[h] = panels_of(heads_[h]); });
     Ratings parts(heads_.size() * kParts);
     for (std::size_t i = 0; i < parts.size(); ++i)
       parts[i].assign(kernels::round_up(heads_[i / kParts].size(), kernels::kKeyBlock), 0.0f);
-    executor(parts.size(), [&](std::size_t i) { replay(i / kParts, i % kParts, parts[i]); });
+    executor(parts.size(),
+             [&](std::size_t i) { replay(i / kParts, i % kParts, panels[i / kParts].data(), parts[i]); });
     Ratings all(heads_.size());
     for (std::size_t h = 0; h < heads_.size(); ++h) {
       all[h].assign(heads_[h].size(), 0.0f);
@@ -52,7 +54,17 @@ class ReplayPass {
   // A strip of logits and the panels of a usual prompt's keys lie in a core's cache together.
   static constexpr std::size_t kStripFloats = std::size_t{1} << 18;
 
-  void replay(std::size_t h, std::size_t part, std::vector<float>& column) const {
+  // A head's keys as the products want them.
+  static std::vector<float> panels_of(const H& head) {
+    return head.keys().visit([&](const auto& keys) {
+      const kernels::WideRows wide = kernels::wide(keys);
+      std::vector<float> panels(kernels::round_up(head.size(), kernels::kTile) * wide.size);
+      kernels::make_panels(wide, head.size(), panels.data());
+      return panels;
+    });
+  }
+
+  void replay(std::size_t h, std::size_t part, const float* panels, std::vector<float>& column) const {
     const H& head = heads_[h];
     const std::size_t rows = queries_.tokens() * g_.group();
     const std::size_t size = kernels::strip_rows(head.size(), kStripFloats);
@@ -62,9 +74,7 @@ class ReplayPass {
     const std::vector<float> weight(size, 1.0f);
     head.keys().visit([&](const auto& keys) {
       kernels::WideRows wide = kernels::wide(keys);
-      std::vector<float> panels(kernels::round_up(head.size(), kernels::kTile) * wide.size);
-      kernels::make_panels(wide, head.size(), panels.data());
-      wide.panels = panels.data();
+      wide.panels = panels;
       for (std::size_t b = part * blocks / kParts; b < (part + 1) * blocks / kParts; ++b) {
         const std::size_t first = b * size;
         const std::size_t count = std::min(size, rows - first);

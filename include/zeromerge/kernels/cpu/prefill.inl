@@ -26,11 +26,11 @@ inline void make_panels(const WideRows& keys, std::size_t entries, float* panels
 inline void block_logits(const Gemm& gemm, const PrefillRows& rows, const Left& q, std::size_t from,
                          const WideRows& keys, std::size_t first, std::size_t columns, float* wide, float* s,
                          std::size_t stride) {
-  const float* panels = keys.panels + first * keys.size;
-  if (keys.panels == nullptr) {
+  const float* panels = wide;
+  if (keys.panels != nullptr)
+    panels = keys.panels + first * keys.size;
+  else
     panels_of(gemm, keys, first, columns, wide);
-    panels = wide;
-  }
   gemm.multiply(q.from(from), panels, keys.size * kTile, s + from * stride, stride, rows.count - from,
                 columns, keys.size, false);
   for (std::size_t r = from; r < rows.count; ++r) {
