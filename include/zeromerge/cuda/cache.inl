@@ -29,9 +29,7 @@ KvCache<P>::KvCache(const Geometry& geometry, P policy, CacheOptions options)
     : policy_(std::move(policy)), sequences_(options.sequences), first_layer_(options.first_layer) {
   geometry.validate();
   if (sequences_ == 0) fail("cuda: a cache has at least 1 sequence");
-  if (geometry.head_dim > kMostHeadDim)
-    fail("cuda: head_dim may be at most ", kMostHeadDim, " on a device, got ", geometry.head_dim,
-         "; use the host cache");
+  check_head_dim(geometry.head_dim);
   if (options.longest == 0 && detail::keeps_everything(policy_.budget))
     fail(
         "cuda: a cache that keeps everything needs CacheOptions::longest, the tokens of the longest "

@@ -41,6 +41,13 @@ struct DecodePlan {
   }
 };
 
+// Throws Error.
+inline void check_head_dim(std::size_t head_dim) {
+  if (head_dim > kMostHeadDim)
+    fail("cuda: head_dim may be at most ", kMostHeadDim, " on a device, got ", head_dim,
+         "; use the host cache");
+}
+
 // Splits until every multiprocessor has kBlocksEach blocks, but no further than kLeastSegment entries, where
 // writing and reading a part costs 2 * group / segment of what its entries cost, nor into more than 65535.
 inline constexpr unsigned kBlocksEach = 4;
@@ -48,9 +55,7 @@ inline constexpr unsigned kLeastSegment = 64;
 inline constexpr unsigned kSegmentUnit = 32;
 inline DecodePlan plan_decode(unsigned multiprocessors, std::size_t heads, unsigned group, unsigned head_dim,
                               unsigned most) {
-  if (head_dim > kMostHeadDim)
-    fail("cuda: head_dim may be at most ", kMostHeadDim, " on a device, got ", head_dim,
-         "; use the host cache");
+  check_head_dim(head_dim);
   const std::size_t wanted = (std::size_t{multiprocessors} * kBlocksEach + heads - 1) / heads;
   const std::size_t even = (most + wanted - 1) / wanted;
   const auto segment = static_cast<unsigned>(
