@@ -34,10 +34,48 @@
 namespace zeromerge::simt {
 
 // swapcontext() asks the kernel for the signal mask at each switch, which takes longer than what a fiber does
-// between two barriers. Where the compiler can jump between stacks itself, only the first entry goes that
-// way; Clang's thread sanitizer does not survive it.
-#if defined(__x86_64__) && !(defined(__clang__) && defined(ZEROMERGE_FIBER_TSAN))
-#define ZEROMERGE_FIBER_JUMPS 1
+// between two barriers. So where we know the machine we change stacks ourselves: what a call must preserve
+// goes onto the stack that is left, its pointer into *from, and the other way round for `to`. It is written
+// outside any function because no compiler can then assume anything about which registers it leaves alone.
+#if defined(__x86_64__)
+#define ZEROMERGE_FIBER_SWITCH 1
+extern "C" void zeromerge_simt_switch(void** from, void* to);
+extern "C" void zeromerge_simt_first(void);  // calls r12 with rbx
+asm(R"(
+  .pushsection .text.zeromerge_simt_switch, "axG", @progbits, zeromerge_simt_switch, comdat
+  .weak zeromerge_simt_switch
+  .type zeromerge_simt_switch, @function
+zeromerge_simt_switch:
+  .cfi_startproc
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+  .cfi_endproc
+  .size zeromerge_simt_switch, .-zeromerge_simt_switch
+  .weak zeromerge_simt_first
+  .type zeromerge_simt_first, @function
+zeromerge_simt_first:
+  .cfi_startproc
+  .cfi_undefined rip
+  movq %rbx, %rdi
+  callq *%r12
+  ud2
+  .cfi_endproc
+  .size zeromerge_simt_first, .-zeromerge_simt_first
+  .popsection
+)");
 #endif
 
 class Fiber {
@@ -51,13 +89,7 @@ class Fiber {
     if (block == MAP_FAILED) throw std::bad_alloc();
     stack_ = static_cast<std::byte*>(block);
     mprotect(stack_, kGuard, PROT_NONE);
-    getcontext(&context_);
-    context_.uc_stack.ss_sp = stack_ + kGuard;
-    context_.uc_stack.ss_size = kStack;
-    context_.uc_link = nullptr;
-    const auto self = reinterpret_cast<std::uintptr_t>(this);
-    makecontext(&context_, reinterpret_cast<void (*)()>(&Fiber::enter), 2, static_cast<unsigned>(self >> 32),
-                static_cast<unsigned>(self));
+    prepare();
 #if defined(ZEROMERGE_FIBER_TSAN)
     tsan_fiber_ = __tsan_create_fiber(0);
 #endif
@@ -113,8 +145,7 @@ class Fiber {
 #endif
   static constexpr std::size_t kGuard = 64 << 10;  // a multiple of every page size
 
-  static void enter(unsigned high, unsigned low) {
-    auto* self = reinterpret_cast<Fiber*>((static_cast<std::uintptr_t>(high) << 32) | low);
+  static void enter(Fiber* self) {
 #if defined(ZEROMERGE_FIBER_ASAN)
     __sanitizer_finish_switch_fiber(nullptr, &self->caller_stack_, &self->caller_size_);
 #endif
@@ -122,37 +153,45 @@ class Fiber {
     __builtin_trap();
   }
 
-#if defined(ZEROMERGE_FIBER_JUMPS)
-  [[gnu::noinline, gnu::no_sanitize_address, gnu::no_sanitize_thread]] void switch_in() {
-    if (__builtin_setjmp(caller_jump_) != 0) return;
-    go();
+#if defined(ZEROMERGE_FIBER_SWITCH)
+  // The stack looks as if the fiber had been left right before its first instruction.
+  void prepare() {
+    auto* top = reinterpret_cast<void**>(stack_ + kGuard + kStack);
+    *--top = nullptr;  // two words, so that the entry finds the stack aligned
+    *--top = nullptr;
+    *--top = reinterpret_cast<void*>(&zeromerge_simt_first);
+    *--top = nullptr;                                 // rbp: the end of the chain of frames
+    *--top = this;                                    // rbx
+    *--top = reinterpret_cast<void*>(&Fiber::enter);  // r12
+    for (int i = 0; i < 3; ++i) *--top = nullptr;     // r13, r14, r15
+    own_ = top;
   }
-  [[gnu::noinline, gnu::no_sanitize_address, gnu::no_sanitize_thread]] void go() {
-    if (started_) __builtin_longjmp(jump_, 1);
-    started_ = true;
-    setcontext(&context_);
-  }
-  [[gnu::noinline, gnu::no_sanitize_address, gnu::no_sanitize_thread]] void switch_out() {
-    if (__builtin_setjmp(jump_) != 0) return;
-    leave();
-  }
-  [[gnu::noinline, gnu::no_sanitize_address, gnu::no_sanitize_thread]] void leave() {
-    __builtin_longjmp(caller_jump_, 1);
-  }
-
-  void* jump_[5] = {};
-  void* caller_jump_[5] = {};
-  bool started_ = false;
+  void switch_in() { zeromerge_simt_switch(&caller_, own_); }
+  void switch_out() { zeromerge_simt_switch(&own_, caller_); }
+  void* own_ = nullptr;  // a stack's pointer while the other one runs
+  void* caller_ = nullptr;
 #else
-  void switch_in() { swapcontext(&caller_, &context_); }
-  void switch_out() { swapcontext(&context_, &caller_); }
+  void prepare() {
+    getcontext(&own_);
+    own_.uc_stack.ss_sp = stack_ + kGuard;
+    own_.uc_stack.ss_size = kStack;
+    own_.uc_link = nullptr;
+    const auto self = reinterpret_cast<std::uintptr_t>(this);
+    makecontext(&own_, reinterpret_cast<void (*)()>(&Fiber::enter_halves), 2,
+                static_cast<unsigned>(self >> 32), static_cast<unsigned>(self));
+  }
+  static void enter_halves(unsigned high, unsigned low) {
+    enter(reinterpret_cast<Fiber*>((static_cast<std::uintptr_t>(high) << 32) | low));
+  }
+  void switch_in() { swapcontext(&caller_, &own_); }
+  void switch_out() { swapcontext(&own_, &caller_); }
+  ucontext_t own_ = {};
   ucontext_t caller_ = {};
 #endif
 
   Body body_;
   void* argument_;
   std::byte* stack_ = nullptr;
-  ucontext_t context_ = {};
 #if defined(ZEROMERGE_FIBER_ASAN)
   const void* caller_stack_ = nullptr;
   std::size_t caller_size_ = 0;
