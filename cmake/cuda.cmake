@@ -119,3 +119,11 @@ function(zeromerge_cuda_objects objects logs)
       "${all_logs}"
       PARENT_SCOPE)
 endfunction()
+
+# make_cache() of the device with all its kernels, compiled once for our own programs.
+file(CONFIGURE OUTPUT "${PROJECT_BINARY_DIR}/cuda/make_cache.cpp" CONTENT "#include \"zeromerge/cuda/compiled.hpp\"\n")
+set(cuda_compiled -DZEROMERGE_COMPILED -DZEROMERGE_CUDA_COMPILED)
+zeromerge_cuda_objects(objects ZEROMERGE_CUDA_LOGS FLAGS ${cuda_compiled} SOURCES "${PROJECT_BINARY_DIR}/cuda/make_cache.cpp")
+add_library(zeromerge_cuda_compiled STATIC EXCLUDE_FROM_ALL ${objects})
+set_target_properties(zeromerge_cuda_compiled PROPERTIES LINKER_LANGUAGE CXX)
+target_link_libraries(zeromerge_cuda_compiled PUBLIC zeromerge_cudart)

@@ -28,8 +28,8 @@ class EachPolicy : public DeviceTest, public testing::WithParamInterface<Case> {
 // a second prompt behind a turned ring.
 TEST_P(EachPolicy, AgreesWithTheHostOverPromptsAndSteps) {
   const Case& c = GetParam();
-  auto pair = cache_pair(c.spec, geometry(c.layers, 2, c.group, c.head_dim), {.sequences = 3, .longest = 300},
-                         300, 7);
+  auto pair = cache_pair(c.spec, geometry(c.layers, 2, c.group, c.head_dim),
+                         {.sequences = 3, .longest = 300, .chunk = 24}, 300, 7);
   const double stored = std::string(c.spec).find("bf16") != std::string::npos ? 1.0 / 128 : 1.0 / 512;
   pair.prompt(0, 100);
   pair.prompt(0, 31);
@@ -61,6 +61,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"Window", "snapkv:budget=72"},
                     Case{"WindowBesideScores", "zeromerge:budget=60,window=50%,tail=12"},
                     Case{"WindowWithAdaptiveHeads", "adakv:budget=72"},
+                    Case{"Bounded", "zeromerge:budget=40,tail=12,bounded=1,residual=2"},
+                    Case{"BoundedWithAdaptiveHeads", "zeromerge:budget=40,tail=12,bounded=1,heads=adaptive"},
                     Case{"Pyramid", "pyramidkv:budget=72", 2, 64, 2}, Case{"Everything", "full", 1, 32}),
     [](const auto& each) { return std::string(each.param.name); });
 
@@ -183,6 +185,34 @@ TEST_F(DeviceCache, CountsTheBytesThatItHolds) {
   EXPECT_EQ(cache->bytes().held, 0u);
 }
 
+// What a prompt's queries take for as long as they are needed counts too.
+TEST_F(DeviceCache, CountsTheQueriesThatItKeeps) {
+  const Geometry g = geometry(1, 2, 2, 64);
+  auto cache = cuda::make_cache("snapkv:budget=72", g);
+  const Tokens t(g, 200, 1);
+  prefill_device(*cache, 0, 0, t, 0, 200);
+  const std::size_t prompt = cache->bytes().held;
+  cache->finish_prompt(0, {});
+  const std::size_t query = 4 * 64 * 4 + 4 * 4;  // of all heads in f32, and their sums
+  EXPECT_GE(prompt, 2 * 200 * (2 * 64 * 2) + 2 * 32 * query);
+  EXPECT_LT(cache->bytes().held, 2 * 73 * (2 * 64 * 2 + 4 * 4) + 2 * 32 * query);
+}
+
+// In bounded mode the most that is ever held is the budget and a chunk, twice while it is rewritten.
+TEST_F(DeviceCache, BoundsWhatAPromptTakes) {
+  const Geometry g = geometry(1, 2, 2, 64);
+  auto cache = cuda::make_cache("zeromerge:budget=40,tail=12,bounded=1", g, {.chunk = 30});
+  const Tokens t(g, 600, 1);
+  prefill_device(*cache, 0, 0, t, 0, 600);
+  const std::size_t entry = 2 * 64 * 2 + 4 * 4;
+  EXPECT_LE(cache->bytes().peak, 2 * (40 + 30 + 41) * entry + 2 * 2 * 6 * 16);
+  EXPECT_LE(cache->bytes().held, 2 * 41 * entry + 2 * 6 * 16);
+  EXPECT_EQ(cache->head(0, 0, 1, {}).entries(), 40u);
+  auto impossible = cuda::make_cache("zeromerge:budget=5%,least=0,tail=12,bounded=1", g, {.chunk = 30});
+  EXPECT_THROW(prefill_device(*impossible, 0, 0, t, 0, 600), Error);
+  EXPECT_EQ(impossible->bytes().held, 0u);
+}
+
 // An engine with an attention of its own gives the log-sum-exp.
 TEST_F(DeviceCache, ScoresAPromptFromTheEnginesLogSumExp) {
   const Geometry g = geometry(1, 2, 2, 64);
@@ -255,7 +285,9 @@ TEST_F(DeviceCache, RefusesWhatADeviceCannotFollowAndNamesARemedy) {
   EXPECT_PRED2(names, refusal("zeromerge:heads=error"), "heads=uniform");
   EXPECT_PRED2(names, refusal("zeromerge:merge=nearest"), "merge=residual");
   EXPECT_PRED2(names, refusal("zeromerge:groups=clusters"), "groups=arrival");
-  EXPECT_PRED2(names, refusal("zeromerge:bounded=1"), "bounded=1");
+  EXPECT_PRED2(names, refusal("snapkv:bounded=1"), "bounded=1");
+  EXPECT_PRED2(names, refusal("keydiff"), "host's cache");
+  EXPECT_PRED2(names, refusal("kvzip:storage=f16"), "host_prompts");
   EXPECT_PRED2(names, refusal("zeromerge:refit=64"), "refit=");
   EXPECT_PRED2(names, refusal("zeromerge:reference=1"), "reference=1");
   EXPECT_PRED2(names, refusal("zeromerge:storage=q4"), "f16, bf16 or q8");

@@ -17,18 +17,18 @@ namespace zeromerge::test {
 template <class D>
 class CachePair {
  public:
-  CachePair(const std::string& host_spec, std::unique_ptr<D> device, std::size_t longest, std::uint64_t seed)
-      : host_(make_cache(host_spec, device->geometry(), {.sequences = device->sequences()})),
+  CachePair(const std::string& host_spec, std::unique_ptr<D> device, std::size_t longest, std::uint64_t seed,
+            std::size_t chunk = 512)
+      : host_(make_cache(host_spec, device->geometry(), host_options(*device, chunk))),
         device_(std::move(device)),
-        tolerance_(host_spec.find("bf16") == std::string::npos && host_spec.find("q8") == std::string::npos
-                       ? 1e-3
-                       : 4e-3),
+        tolerance_(host_spec.find("q8") == std::string::npos ? 1e-3 : 4e-3),
         taken_(device_->sequences(), 0) {
     for (std::size_t s = 0; s < device_->sequences(); ++s)
       tokens_.emplace_back(device_->geometry(), longest, seed + s);
   }
 
   D& device() { return *device_; }
+  AnyCache& host() { return *host_; }
   const Geometry& geometry() const { return device_->geometry(); }
 
   // The next n tokens of a sequence as a prompt's call.
@@ -44,6 +44,27 @@ class CachePair {
   void finish(std::size_t s) {
     host_->finish_prompt(s);
     device_->finish_prompt(s, {});
+  }
+  // A prompt that the host takes and compresses and the device takes over.
+  void upload(std::size_t s, std::size_t n) {
+    for (std::size_t l = 0; l < geometry().layers; ++l) prefill(host_->layer(l, s), tokens_[s], taken_[s], n);
+    taken_[s] += n;
+    host_->finish_prompt(s);
+    device_->upload(s, *host_, s, {});
+  }
+  // Both go back to where both were, perhaps in another sequence.
+  struct Checkpoint {
+    std::vector<std::unique_ptr<AnyCheckpoint>> host;
+    cuda::Checkpoint device;
+    std::size_t taken;
+  };
+  Checkpoint checkpoint(std::size_t s) {
+    return {host_->checkpoint(s), device_->checkpoint(s, {}), taken_[s]};
+  }
+  void rollback(const Checkpoint& to, std::size_t s) {
+    host_->rollback(to.host, s);
+    device_->rollback(to.device, s, {});
+    taken_[s] = to.taken;
   }
 
   // Logits without a value, the same for every layer.
@@ -119,11 +140,18 @@ class CachePair {
     }
   }
 
+  static CacheOptions host_options(const D& device, std::size_t chunk) {
+    CacheOptions options{.sequences = device.sequences(), .chunk = chunk};
+    const std::size_t dim = device.geometry().head_dim;
+    options.rope = std::make_shared<Rope>(RopeParams{.dims = dim}, dim);
+    return options;
+  }
+
   // Wider instruction sets multiply rounded queries where keys are bf16 or q8; a device does not.
   IsaScope through_f32_{Isa::portable};
   std::unique_ptr<AnyCache> host_;
   std::unique_ptr<D> device_;
-  double tolerance_;  // of outputs, relative; a merged number may round the other way, which bf16 and q8 show
+  double tolerance_;  // of outputs, relative; bytes round a merged number the other way now and then
   cuda::Buffer<float> sinks_;
   std::vector<Tokens> tokens_;                // [sequences]
   std::vector<std::size_t> taken_;            // [sequences]
@@ -133,7 +161,7 @@ class CachePair {
 inline CachePair<cuda::AnyCache> cache_pair(const std::string& spec, const Geometry& geometry,
                                             const cuda::CacheOptions& options, std::size_t longest,
                                             std::uint64_t seed) {
-  return {spec, cuda::make_cache(spec, geometry, options), longest, seed};
+  return {spec, cuda::make_cache(spec, geometry, options), longest, seed, options.chunk};
 }
 
 }  // namespace zeromerge::test

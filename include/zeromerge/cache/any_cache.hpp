@@ -56,6 +56,7 @@ class AnyLayer {
 
   // Looking into a head: its entries by slot. What a policy does not keep reads as 0 (mass: 1).
   virtual std::size_t entries(std::size_t head) const = 0;
+  virtual const HeadState& state(std::size_t head) const = 0;
   virtual std::size_t head_bytes(std::size_t head) const = 0;
   virtual void read_key(std::size_t head, std::size_t slot, float* out) const = 0;    // [head_dim]
   virtual void read_value(std::size_t head, std::size_t slot, float* out) const = 0;  // [head_dim]
@@ -147,6 +148,7 @@ class LayerAdapter final : public AnyLayer {
   bool in_prompt() const override { return layer_.in_prompt(); }
   std::size_t bytes() const override { return layer_.bytes(); }
   std::size_t entries(std::size_t head) const override { return layer_.head(head).size(); }
+  const HeadState& state(std::size_t head) const override { return layer_.state(head); }
   std::size_t head_bytes(std::size_t head) const override { return layer_.head(head).bytes(); }
   void read_key(std::size_t head, std::size_t slot, float* out) const override {
     layer_.head(head).read_key(slot, out);

@@ -18,9 +18,11 @@
 #include <utility>
 #include <vector>
 
-#include "zeromerge/cache/cache.hpp"
+#include "zeromerge/cache/any_cache.hpp"
+#include "zeromerge/cuda/checkpoint.hpp"
 #include "zeromerge/cuda/decode_scratch.hpp"
 #include "zeromerge/cuda/head_copy.hpp"
+#include "zeromerge/cuda/head_of.hpp"
 #include "zeromerge/cuda/heads.hpp"
 #include "zeromerge/cuda/rows.hpp"
 
@@ -32,6 +34,9 @@ struct CacheOptions {
       0;  // tokens of the longest sequence, prompt and decoded; needed where everything is kept.
           // Given, captured steps stay valid whatever prompts come; else see plan_version()
   std::size_t first_layer = 0;  // the model's number of layer 0 of this cache (budgets may depend on it)
+  std::size_t chunk = 512;      // bounded mode: tokens of a prompt taken at once
+  bool host_prompts = false;    // prompts come compressed, by upload(): then the policy may do with them
+                                // whatever the host can, and only its decode step has to run on the device
 };
 
 // Sequences that decode together: row r of a call is sequence number r of these.
@@ -125,6 +130,19 @@ class KvCache {
   // caller's, or null.
   void set_sink_logits(const float* sinks) noexcept { sinks_ = sinks; }
 
+  // Takes a sequence over from a cache of the host whose prompt has ended: entries, what belongs to them and
+  // how each head is divided. Decoding goes on from there as the host's would. Waits for the stream. Throws
+  // Error unless the host's cache has this shape.
+  void upload(std::size_t sequence, zeromerge::AnyCache& from, std::size_t from_sequence, Stream stream);
+  // One layer of it, [kv_heads]: what head() has given, or head_of() of a host's layer.
+  void put(std::size_t layer, std::size_t sequence, std::span<const HeadCopy> heads, Stream stream);
+
+  // A sequence in all layers as it is now, and back to it any number of times, or forked into another one;
+  // captured steps stay valid. Wait for the stream. A checkpoint is of this cache and must not outlive it;
+  // its bytes count in bytes().
+  Checkpoint checkpoint(std::size_t sequence, Stream stream);
+  void rollback(const Checkpoint& checkpoint, std::size_t sequence, Stream stream);
+
   void clear(std::size_t sequence, Stream stream) {
     for (std::size_t l = 0; l < geometry().layers; ++l) heads(l, sequence).clear(stream);
   }
@@ -169,6 +187,8 @@ class KvCache {
     zeromerge::detail::check_shape("out", out, batch.size(), geometry().query_heads, geometry().head_dim);
   }
   DecodeStep step_of(std::size_t layer, const Batch& batch, const RowView& q, const OutRows& out, float* lse);
+  void fit_to_budget(std::size_t layer, Heads& all, Stream stream);
+  std::vector<Division> division(std::size_t layer, Heads& all, std::span<const std::size_t> each) const;
   std::vector<std::size_t> capacities(std::size_t layer, Heads& all, bool& rated, Stream stream);
   std::vector<std::vector<float>> importance(Heads& all, Stream stream);
   std::vector<std::size_t> ask_budget(BudgetQuery query) const;
@@ -177,6 +197,8 @@ class KvCache {
   P policy_;
   std::size_t sequences_;
   std::size_t first_layer_;
+  std::size_t chunk_;
+  bool host_prompts_;
   std::unique_ptr<CacheParts> parts_;  // shared by address
   std::unique_ptr<PromptScratch> prompt_;
   std::unique_ptr<DecodeScratch> scratch_;

@@ -14,6 +14,23 @@ Launches launches_for(const DevicePolicy& policy) {
     return launches_of<K, V>();
 }
 
+// Throws Error unless a head says the same of itself throughout.
+inline void check_head(const HeadCopy& head, const DevicePolicy& policy, std::size_t head_dim) {
+  const HeadState& s = head.state;
+  const std::size_t n = head.entries();
+  if (s.size != n || head.keys.size() != n * head_dim || head.values.size() != n * head_dim ||
+      head.score.size() != n || head.mass.size() != n)
+    fail("put: a head's state says ", s.size, " entries of ", head_dim, " channels; it has ", n,
+         " positions, ", head.keys.size(), " and ", head.values.size(), " numbers in keys and values, ",
+         head.score.size(), " scores and ", head.mass.size(), " masses");
+  if (n == 0) fail("put: a head holds nothing; end a prompt first");
+  if (n > s.capacity) fail("put: a head of capacity ", s.capacity, " holds ", n, " entries");
+  const std::uint64_t areas = std::uint64_t{s.sinks} + s.residual + s.recent + policy.rule.block - 1;
+  if (s.capacity != kKeepsAll && areas >= s.capacity)
+    fail("put: a head of capacity ", s.capacity, " has ", s.sinks, " sinks, ", s.residual, " merged and ",
+         s.recent, " recent entries, and blocks of ", policy.rule.block, ": nothing is left to compete");
+}
+
 template <class B>
 bool keeps_everything(const B& budget) {
   bool unlimited = false;
@@ -26,15 +43,19 @@ bool keeps_everything(const B& budget) {
 
 template <class P>
 KvCache<P>::KvCache(const Geometry& geometry, P policy, CacheOptions options)
-    : policy_(std::move(policy)), sequences_(options.sequences), first_layer_(options.first_layer) {
+    : policy_(std::move(policy)),
+      sequences_(options.sequences),
+      first_layer_(options.first_layer),
+      chunk_(options.chunk),
+      host_prompts_(options.host_prompts) {
   geometry.validate();
-  if (sequences_ == 0) fail("cuda: a cache has at least 1 sequence");
+  if (sequences_ == 0 || chunk_ == 0) fail("cuda: sequences and chunk must be at least 1");
   check_head_dim(geometry.head_dim);
   if (options.longest == 0 && detail::keeps_everything(policy_.budget))
     fail(
         "cuda: a cache that keeps everything needs CacheOptions::longest, the tokens of the longest "
         "sequence");
-  const DevicePolicy device = device_policy(policy_);
+  const DevicePolicy device = device_policy(policy_, host_prompts_);
   const SlabForm form{row_form(device.key_type, geometry.head_dim),
                       row_form(device.value_type, geometry.head_dim), device.fields};
   parts_.reset(new CacheParts{geometry, device, detail::launches_for<P>(device), options.longest, form});
@@ -84,8 +105,26 @@ void KvCache<P>::take(std::size_t layer, std::size_t sequence, const RowView& q,
   if (q.tokens == 0) return;
   if (q.tokens * geometry().group() > 0x7fffffffu)
     fail("cuda: ", q.tokens, " tokens are too many for one call; use several");
-  all.take({q.data, k.data, v.data, q.type, static_cast<std::uint32_t>(q.tokens)}, out.data, out.type, lse,
-           sinks(layer), stream);
+  if (host_prompts_)
+    fail(
+        "cuda: the prompts of this cache are compressed on the host; upload() them, and decode what follows");
+  const std::size_t chunk = policy_.bounded ? chunk_ : q.tokens;
+  if (policy_.bounded) {  // before anything changes
+    const std::size_t known = all.in_prompt() ? all.prompt_tokens() : 0;
+    const auto query = zeromerge::detail::budget_query(policy_, first_layer_ + layer, geometry().kv_heads,
+                                                       known + std::min(chunk, q.tokens));
+    (void)zeromerge::detail::divide_all(policy_, query, ask_budget(query));
+  }
+  for (std::size_t t = 0; t < q.tokens; t += chunk) {
+    const std::size_t n = std::min(chunk, q.tokens - t);
+    const std::size_t row = geometry().query_heads;
+    void* part = out.data == nullptr
+                     ? nullptr
+                     : static_cast<char*>(out.data) + t * row * geometry().head_dim * element_size(out.type);
+    all.take({q.slice(t, n).data, k.slice(t, n).data, v.slice(t, n).data, q.type, device_count(n)}, part,
+             out.type, lse == nullptr ? nullptr : lse + t * row, sinks(layer), stream);
+    if (policy_.bounded) fit_to_budget(layer, all, stream);
+  }
 }
 
 template <class P>
@@ -161,15 +200,73 @@ std::vector<std::size_t> KvCache<P>::capacities(std::size_t layer, Heads& all, b
 }
 
 template <class P>
+std::vector<Division> KvCache<P>::division(std::size_t layer, Heads& all,
+                                           std::span<const std::size_t> each) const {
+  return zeromerge::detail::divide_all(
+      policy_,
+      zeromerge::detail::budget_query(policy_, first_layer_ + layer, geometry().kv_heads,
+                                      all.prompt_tokens()),
+      each);
+}
+
+template <class P>
 void KvCache<P>::finish_prompt(std::size_t layer, std::size_t sequence, Stream stream) {
   Heads& all = heads(layer, sequence);
   if (!all.in_prompt()) return;
+  if (host_prompts_)
+    fail("cuda: sequence ", sequence, " holds nothing yet; upload() what the host has compressed");
   bool rated = false;
   const std::vector<std::size_t> each = capacities(layer, all, rated, stream);
-  const auto query = zeromerge::detail::budget_query(policy_, first_layer_ + layer, geometry().kv_heads,
-                                                     all.prompt_tokens());
-  all.compress(zeromerge::detail::divide_all(policy_, query, each), rated, stream);
+  all.compress(division(layer, all, each), rated, stream);
   scratch_->reserve(all.most());
+}
+
+// Bounded mode: a prompt goes on with heads at their capacities.
+template <class P>
+void KvCache<P>::fit_to_budget(std::size_t layer, Heads& all, Stream stream) {
+  bool rated = false;
+  const std::vector<std::size_t> each = capacities(layer, all, rated, stream);
+  all.fit(division(layer, all, each), stream);
+}
+
+template <class P>
+void KvCache<P>::put(std::size_t layer, std::size_t sequence, std::span<const HeadCopy> from, Stream stream) {
+  Heads& all = heads(layer, sequence);
+  if (from.size() != geometry().kv_heads)
+    fail("put: expected ", geometry().kv_heads, " heads, got ", from.size());
+  for (const HeadCopy& head : from) detail::check_head(head, parts_->policy, geometry().head_dim);
+  all.put(from, stream);
+  scratch_->reserve(all.most());
+}
+
+template <class P>
+void KvCache<P>::upload(std::size_t sequence, zeromerge::AnyCache& from, std::size_t from_sequence,
+                        Stream stream) {
+  const Geometry& g = from.geometry();
+  if (g.layers != geometry().layers || g.kv_heads != geometry().kv_heads ||
+      g.query_heads != geometry().query_heads || g.head_dim != geometry().head_dim)
+    fail("upload: the host's cache has ", g.layers, " layers of ", g.query_heads, " query heads, ",
+         g.kv_heads, " kv heads of ", g.head_dim, ", this one ", geometry().layers, " of ",
+         geometry().query_heads, ", ", geometry().kv_heads, " of ", geometry().head_dim);
+  for (std::size_t l = 0; l < g.layers; ++l)
+    put(l, sequence, heads_of(from.layer(l, from_sequence), geometry()), stream);
+}
+
+template <class P>
+Checkpoint KvCache<P>::checkpoint(std::size_t sequence, Stream stream) {
+  std::vector<Heads::Snapshot> layers;
+  for (std::size_t l = 0; l < geometry().layers; ++l) layers.push_back(heads(l, sequence).snapshot(stream));
+  return {parts_.get(), std::move(layers)};
+}
+
+template <class P>
+void KvCache<P>::rollback(const Checkpoint& checkpoint, std::size_t sequence, Stream stream) {
+  (void)heads(0, sequence);  // the range
+  if (checkpoint.cache_ != parts_.get()) fail("rollback: the checkpoint is of another cache");
+  for (std::size_t l = 0; l < geometry().layers; ++l) {
+    heads(l, sequence).restore(checkpoint.layers_[l], stream);
+    scratch_->reserve(heads(l, sequence).most());
+  }
 }
 
 }  // namespace zeromerge::cuda

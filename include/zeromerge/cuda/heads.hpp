@@ -4,11 +4,15 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
+#include "zeromerge/cuda/head_copy.hpp"
+#include "zeromerge/cuda/head_plan.hpp"
 #include "zeromerge/cuda/parts.hpp"
 #include "zeromerge/cuda/query_tail.hpp"
 
@@ -22,13 +26,14 @@ class Heads {
         scratch_(scratch),
         rows_(rows),
         device_states_(states),
-        states_(parts->geometry.kv_heads) {}
+        states_(parts->geometry.kv_heads),
+        tail_(&parts->ledger) {}
 
   bool in_prompt() const noexcept { return in_prompt_; }
   std::size_t prompt_tokens() const noexcept { return states_[0].tokens; }
   std::span<const HeadState> states() const noexcept { return states_; }
   std::span<const HeadRows> rows() const noexcept { return slab_.heads(); }
-  std::size_t bytes() const noexcept { return slab_.bytes(); }
+  std::size_t bytes() const noexcept { return slab_.bytes() + tail_.bytes(); }
   // Entries for which the largest head has room.
   std::size_t most() const noexcept {
     std::size_t most = 0;
@@ -62,20 +67,15 @@ class Heads {
   // Brings every head to its division. rated: by_prompt of the divisions counts, for rate() has been called.
   // Waits for the stream, since memory is given back.
   void compress(std::span<const Division> divisions, bool rated, Stream stream) {
-    std::vector<SelectHead> select;
-    std::vector<CompactHead> compact;
-    std::vector<HeadState> after;
-    std::vector<std::size_t> rooms;
-    for (const Division& d : divisions) rooms.push_back(room_of(d));
-    for (std::size_t h = 0; h < states_.size(); ++h)
-      rooms[h] = std::max<std::size_t>(rooms[h], kept_of(h, divisions[h]));
-    Slab target(parts_->form, rooms, &parts_->ledger);
-    for (std::size_t h = 0; h < states_.size(); ++h)
-      plan_head(h, divisions[h], rated, target.heads()[h], select, compact, after);
-    if (slab_.bytes() != 0) rewrite(select, compact, rated, stream);
-    install(target, after, stream);
+    shrink(divisions, rated, stream);
     tail_.clear();
     in_prompt_ = false;
+  }
+  // The same while the prompt goes on; nothing happens as long as all of it fits.
+  void fit(std::span<const Division> divisions, Stream stream) {
+    bool fits = true;
+    for (std::size_t h = 0; h < states_.size(); ++h) fits = fits && states_[h].size <= divisions[h].capacity;
+    if (!fits) shrink(divisions, false, stream);
   }
 
   // Ratings of all entries by the prompt's last queries stay on the device for compress().
@@ -119,6 +119,49 @@ class Heads {
     in_prompt_ = true;
   }
 
+  // Holds what these say, [kv_heads], in the form in which steps go on; waits.
+  void put(std::span<const HeadCopy> heads, Stream stream) {
+    std::vector<HeadState> states;
+    std::vector<std::size_t> rooms;
+    for (const HeadCopy& head : heads) {
+      states.push_back(head.state);
+      rooms.push_back(room_for(head.state, parts_->longest));
+    }
+    Slab target(parts_->form, rooms, &parts_->ledger);
+    install(target, std::vector<HeadState>(states_.size()), stream);
+    for (std::size_t h = 0; h < heads.size(); ++h) write_entries(heads[h], h, stream);
+    copy_in(device_states_, states.data(), states.size() * sizeof(HeadState), stream);
+    synchronise(stream);
+    states_ = std::move(states);
+    tail_.clear();
+    in_prompt_ = false;
+  }
+
+  // All of it at one moment, to come back to; waits.
+  struct Snapshot {
+    Slab slab;
+    std::vector<HeadState> states;
+    QueryTail tail;
+    bool in_prompt = true;
+    std::size_t bytes() const noexcept { return slab.bytes() + tail.bytes(); }
+  };
+  Snapshot snapshot(Stream stream) {
+    if (!in_prompt_) read_states(stream);
+    Snapshot now{slab_.copy(stream), states_, tail_.copy(stream), in_prompt_};
+    synchronise(stream);
+    return now;
+  }
+  void restore(const Snapshot& then, Stream stream) {
+    Slab slab = then.slab.copy(stream);
+    QueryTail tail = then.tail.copy(stream);
+    if (slab.bytes() != 0)
+      install(slab, then.states, stream);
+    else
+      clear(stream);
+    tail_ = std::move(tail);
+    in_prompt_ = then.in_prompt;
+  }
+
   // What the device holds by now; waits.
   void read_states(Stream stream) {
     copy_out(states_.data(), device_states_, states_.size() * sizeof(HeadState), stream);
@@ -128,6 +171,51 @@ class Heads {
  private:
   PromptHeads view() const noexcept {
     return {rows_, device_states_, parts_->kv_heads(), parts_->group(), parts_->head_dim()};
+  }
+
+  void shrink(std::span<const Division> divisions, bool rated, Stream stream) {
+    std::vector<HeadPlan> plans;
+    std::vector<std::size_t> rooms;
+    for (std::size_t h = 0; h < states_.size(); ++h) {
+      plans.push_back(plan_head(states_[h], divisions[h], parts_->policy.rule, rated));
+      rooms.push_back(room_for(plans.back().after, parts_->longest));
+    }
+    Slab target(parts_->form, rooms, &parts_->ledger);
+    std::vector<SelectHead> select;
+    std::vector<CompactHead> compact;
+    std::vector<HeadState> after;
+    for (std::size_t h = 0; h < plans.size(); ++h) {
+      plans[h].compact.from = slab_.bytes() != 0 ? slab_.heads()[h] : HeadRows{};
+      plans[h].compact.to = target.heads()[h];
+      select.push_back(plans[h].select);
+      compact.push_back(plans[h].compact);
+      after.push_back(plans[h].after);
+    }
+    if (slab_.bytes() != 0) rewrite(select, compact, rated, stream);
+    install(target, after, stream);
+  }
+
+  // Rows go through the kernel that appends tokens, so that they are stored as tokens are.
+  void write_entries(const HeadCopy& from, std::size_t h, Stream stream) {
+    const std::size_t n = from.entries();
+    const Buffer<float> keys(from.keys.size());
+    const Buffer<float> values(from.values.size());
+    copy_in(keys.data(), from.keys.data(), keys.bytes(), stream);
+    copy_in(values.data(), from.values.data(), values.bytes(), stream);
+    const PromptHeads one{rows_ + h, device_states_ + h, 1, parts_->group(), parts_->head_dim()};
+    parts_->launches.append(
+        one, {nullptr, keys.data(), values.data(), Element::f32, static_cast<std::uint32_t>(n)}, stream);
+    const HeadRows& to = slab_.heads()[h];
+    const auto put = [&](auto* field, const auto& numbers) {
+      if (field != nullptr) copy_in(field, numbers.data(), n * sizeof(*field), stream);
+    };
+    std::vector<float> bias;
+    for (const float mass : from.mass) bias.push_back(parts_->policy.rule.alpha * std::log(mass));
+    put(to.position, from.position);
+    put(to.score, from.score);
+    put(to.mass, from.mass);
+    put(to.bias, bias);
+    synchronise(stream);  // the buffers end here
   }
   float scale() const noexcept { return parts_->geometry.attention_scale() * kLog2E; }
   std::uint32_t largest() const noexcept {
@@ -160,16 +248,6 @@ class Heads {
     parts_->launches.columns(a, extent(tokens.tokens), stream);
   }
 
-  // Entries at which a head of this division is full, the newest included.
-  std::size_t room_of(const Division& d) const noexcept {
-    const std::size_t full = d.capacity == kUnlimited ? parts_->longest : d.capacity + 1;
-    return parts_->longest != 0 ? std::min(full, parts_->longest) : full;
-  }
-  // Entries that a head keeps under this division, and room for one more.
-  std::size_t kept_of(std::size_t h, const Division& d) const noexcept {
-    return std::min<std::size_t>(states_[h].size, d.capacity) + (d.capacity == kUnlimited ? 0 : 1);
-  }
-
   // Heads grow while a prompt goes on; a turned ring is put into the order of arrival on the way.
   void make_room(std::size_t tokens, Stream stream) {
     bool fits = slab_.bytes() != 0;
@@ -187,60 +265,13 @@ class Heads {
     std::vector<CompactHead> compact;
     std::vector<HeadState> after = states_;
     for (std::size_t h = 0; h < states_.size() && slab_.bytes() != 0; ++h) {
-      compact.push_back(whole(h, target.heads()[h]));
+      compact.push_back(move_head(states_[h], parts_->policy.rule));
+      compact.back().from = slab_.heads()[h];
+      compact.back().to = target.heads()[h];
       after[h].ring = after[h].ring_next = 0;
     }
     if (!compact.empty() && largest() != 0) rewrite({}, compact, false, stream);
     install(target, after, stream);
-  }
-
-  CompactHead whole(std::size_t h, const HeadRows& to) const noexcept {
-    const HeadState& s = states_[h];
-    CompactHead c{};
-    c.from = slab_.bytes() != 0 ? slab_.heads()[h] : HeadRows{};
-    c.to = to;
-    c.front = c.last = c.size = s.size;
-    if (s.ring == 0) return c;
-    c.places = s.recent;
-    c.ring = s.capacity - (parts_->policy.rule.block - 1) - s.recent;
-    c.ring_next = s.ring_next;
-    return c;
-  }
-
-  void plan_head(std::size_t h, const Division& d, bool rated, const HeadRows& to,
-                 std::vector<SelectHead>& select, std::vector<CompactHead>& compact,
-                 std::vector<HeadState>& after) const {
-    HeadState s = states_[h];
-    const auto u32 = [](std::size_t n) {
-      return n == kUnlimited ? kKeepsAll : static_cast<std::uint32_t>(n);
-    };
-    s.capacity = u32(d.capacity);
-    s.sinks = u32(d.sinks);
-    s.residual = u32(d.residual);
-    s.recent = u32(d.recent);
-    s.residuals = std::min(s.residuals, s.residual);
-    CompactHead c = whole(h, to);
-    SelectHead ask{};
-    if (s.size > s.capacity) {
-      c.front = s.sinks + s.residuals;
-      c.last = s.size - s.recent;
-      c.kept = u32(d.context());
-      c.leavers = c.last - c.front - c.kept;
-      c.groups = std::min(s.residual, c.leavers);
-      c.fresh = std::min(s.residual - s.residuals, c.groups);
-      c.sinks = s.sinks;
-      c.residual = s.residual;
-      ask = {c.front, c.last, c.kept, 0};
-      if (rated) {
-        ask.by_rating = u32(d.by_prompt);
-        ask.by_score = c.kept - ask.by_rating;
-      }
-      s.residuals += c.fresh;
-      s.size = c.size = c.front + c.fresh + c.kept + s.recent;
-    }
-    select.push_back(ask);
-    compact.push_back(c);
-    after.push_back(s);
   }
 
   void rewrite(const std::vector<SelectHead>& select, const std::vector<CompactHead>& compact, bool rated,

@@ -27,6 +27,12 @@ class AnyCache {
                       const RowView& v, const OutRows& out, Stream stream, float* lse = nullptr) = 0;
   virtual void attend(std::size_t layer, const Batch& batch, const RowView& q, const OutRows& out,
                       Stream stream, float* lse = nullptr) = 0;
+  virtual void upload(std::size_t sequence, zeromerge::AnyCache& from, std::size_t from_sequence,
+                      Stream stream) = 0;
+  virtual void put(std::size_t layer, std::size_t sequence, std::span<const HeadCopy> heads,
+                   Stream stream) = 0;
+  virtual Checkpoint checkpoint(std::size_t sequence, Stream stream) = 0;
+  virtual void rollback(const Checkpoint& checkpoint, std::size_t sequence, Stream stream) = 0;
   virtual void clear(std::size_t sequence, Stream stream) = 0;
   virtual void set_sink_logits(const float* sinks) = 0;
   virtual HeadCopy head(std::size_t layer, std::size_t sequence, std::size_t h, Stream stream) = 0;
@@ -75,6 +81,19 @@ class CacheAdapter final : public AnyCache {
               float* lse) override {
     cache_.attend(layer, batch, q, out, stream, lse);
   }
+  void upload(std::size_t sequence, zeromerge::AnyCache& from, std::size_t from_sequence,
+              Stream stream) override {
+    cache_.upload(sequence, from, from_sequence, stream);
+  }
+  void put(std::size_t layer, std::size_t sequence, std::span<const HeadCopy> heads, Stream stream) override {
+    cache_.put(layer, sequence, heads, stream);
+  }
+  Checkpoint checkpoint(std::size_t sequence, Stream stream) override {
+    return cache_.checkpoint(sequence, stream);
+  }
+  void rollback(const Checkpoint& checkpoint, std::size_t sequence, Stream stream) override {
+    cache_.rollback(checkpoint, sequence, stream);
+  }
   void clear(std::size_t sequence, Stream stream) override { cache_.clear(sequence, stream); }
   void set_sink_logits(const float* sinks) override { cache_.set_sink_logits(sinks); }
   HeadCopy head(std::size_t layer, std::size_t sequence, std::size_t h, Stream stream) override {
@@ -103,5 +122,10 @@ std::unique_ptr<Cache> make_cache(const std::string& text, const Geometry& geome
     return std::make_unique<detail::CacheAdapter<P>>(text, geometry, std::move(policy), options);
   });
 }
+
+#if defined(ZEROMERGE_CUDA_COMPILED)
+extern template std::unique_ptr<AnyCache> make_cache<AnyCache>(const std::string&, const Geometry&,
+                                                               const CacheOptions&);
+#endif
 
 }  // namespace zeromerge::cuda

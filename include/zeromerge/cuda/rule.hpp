@@ -31,6 +31,9 @@ struct DevicePolicy {
 
 namespace detail {
 
+inline constexpr const char* kHostPrompts =
+    "compress prompts on the host (CacheOptions::host_prompts, upload())";
+
 // The alternative of a composition that may be chosen at run time; f(choice).
 template <class T, class F>
 void with_choice(const T& part, const F& f) {
@@ -53,10 +56,6 @@ inline void read_score(const NoScore&, DevicePolicy&) {}
 inline void read_merge(const DropMerge&, DevicePolicy& to) { to.rule.fold = Fold::drop; }
 inline void read_merge(const ResidualMerge& merge, DevicePolicy& to) {
   const ResidualMerge::Params& p = merge.params();
-  if (p.clusters)
-    fail(
-        "cuda: groups of near keys are made on the host only; use groups=arrival, or the host's cache for "
-        "groups=clusters");
   to.rule.fold = Fold::residual;
   to.rule.alpha = p.alpha;
   to.rule.match = p.metric == ResidualMerge::Metric::dot ? Match::dot : Match::l2;
@@ -66,6 +65,12 @@ void read_merge(const M&, DevicePolicy&) {
   fail(
       "cuda: a device folds leavers into merged entries or drops them; use merge=residual or merge=drop, or "
       "the host's cache");
+}
+template <class M>
+void check_groups(const M&) {}
+inline void check_groups(const ResidualMerge& merge) {
+  if (merge.params().clusters)
+    fail("cuda: groups of near keys are made on the host only; use groups=arrival, or ", kHostPrompts);
 }
 
 inline void read_prompt_score(const NoPromptScore&, DevicePolicy&) {}
@@ -78,7 +83,8 @@ template <class R>
 void read_prompt_score(const R&, DevicePolicy&) {
   fail(
       "cuda: of the scores of whole prompts a device has the window (snapkv); use window=, leave the score "
-      "out, or use the host's cache");
+      "out, or ",
+      kHostPrompts);
 }
 
 inline void check_stored(const char* what, StorageType type) {
@@ -98,9 +104,43 @@ bool compares_entries(const B& budget) {
   return compares;
 }
 
-// Throws Error, which names a remedy, where a device cannot do what the policy asks.
+// Whether its score of whole prompts decides in decode too.
 template <class P>
-DevicePolicy device_policy(const P& policy) {
+bool asks_again(const P& policy) {
+  if constexpr (requires { policy.prompt_score.rates_in_decode(); })
+    return policy.rates_prompts() && policy.prompt_score.rates_in_decode();
+  else
+    return false;
+}
+
+// What a policy asks of a prompt's end, where the device does that too. Throws Error.
+template <class P>
+void read_prompt_end(const P& policy, DevicePolicy& to) {
+  if (policy.rates_prompts())
+    detail::with_choice(policy.prompt_score,
+                        [&](const auto& score) { detail::read_prompt_score(score, to); });
+  if constexpr (requires { policy.prompt_score.by_value_norm; })
+    if (policy.rates_prompts() && policy.prompt_score.by_value_norm)
+      fail("cuda: a device's ratings leave the length of values aside; leave norm= out, or ",
+           detail::kHostPrompts);
+  detail::with_choice(policy.merge, [&](const auto& merge) { detail::check_groups(merge); });
+  if (policy.bounded && policy.rates_prompts())
+    fail("cuda: in bounded mode nothing rates a whole prompt; use window= or bounded=1, not both");
+  if (policy.refit.references != 0 || policy.gated)
+    fail("cuda: values are not refitted nor merges measured on a device; leave refit= and gate= out, or ",
+         detail::kHostPrompts);
+  if (target_error(policy.budget) > 0.0 ||
+      (needs_all_layers(policy.budget) && compares_entries(policy.budget)))
+    fail(
+        "cuda: a device's budget compares the entries of one layer at most: use heads=uniform, adaptive, "
+        "profile or pyramid, or ",
+        detail::kHostPrompts);
+}
+
+// host_prompts: prompts are compressed on the host, so only what a step does counts. Throws Error, which
+// names a remedy, where a device cannot do what the policy asks.
+template <class P>
+DevicePolicy device_policy(const P& policy, bool host_prompts = false) {
   static_assert(
       DeviceScore<typename P::ScoreType>,
       "a device updates DecayedAttention, Recency or NoScore by itself; other scores need the host's cache");
@@ -112,26 +152,16 @@ DevicePolicy device_policy(const P& policy) {
   d.rule.block = static_cast<std::uint32_t>(policy.areas.block);
   detail::read_score(policy.score, d);
   detail::with_choice(policy.merge, [&](const auto& merge) { detail::read_merge(merge, d); });
-  if (policy.rates_prompts())
-    detail::with_choice(policy.prompt_score, [&](const auto& score) { detail::read_prompt_score(score, d); });
-  if constexpr (requires { policy.prompt_score.by_value_norm; })
-    if (policy.rates_prompts() && policy.prompt_score.by_value_norm)
-      fail("cuda: ratings times the length of values need the host's cache; leave norm= out");
+  if (asks_again(policy))
+    fail(
+        "cuda: who leaves in decode follows the running score; a score of whole prompts that is asked again "
+        "(keydiff) needs the host's cache");
+  if (!host_prompts) read_prompt_end(policy, d);
   if (d.fields.mass && !d.fields.score)
     fail(
         "cuda: merged entries need a score by which they compete; use DecayedAttention, or drop what leaves");
   if (policy.areas.as_reference)
     fail("cuda: the reference code to the letter runs on the host only; leave reference=1 out");
-  if (policy.bounded)
-    fail("cuda: prompts are compressed at their end; leave bounded=1 out, or use the host's cache");
-  if (policy.refit.references != 0 || policy.gated)
-    fail("cuda: values are not refitted nor merges measured on a device; leave refit= and gate= out");
-  if (target_error(policy.budget) > 0.0 ||
-      (needs_all_layers(policy.budget) && compares_entries(policy.budget)))
-    fail(
-        "cuda: a device's budget compares the entries of one layer at most: use heads=uniform, adaptive, "
-        "profile or "
-        "pyramid, or the host's cache");
   detail::check_stored("keys", d.key_type);
   detail::check_stored("values", d.value_type);
   return d;

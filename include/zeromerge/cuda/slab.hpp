@@ -6,9 +6,8 @@
 #include <span>
 #include <vector>
 
-#include "zeromerge/core/ledger.hpp"
+#include "zeromerge/cuda/counted.hpp"
 #include "zeromerge/kernels/cuda/layout.hpp"
-#include "zeromerge/kernels/cuda/runtime.hpp"
 #include "zeromerge/storage/head.hpp"
 
 namespace zeromerge::cuda {
@@ -32,32 +31,33 @@ struct SlabForm {
 class Slab {
  public:
   Slab() = default;
-  Slab(const SlabForm& form, std::span<const std::size_t> rooms, ByteLedger* ledger) : ledger_(ledger) {
+  Slab(const SlabForm& form, std::span<const std::size_t> rooms, ByteLedger* ledger) : form_(form) {
     std::size_t bytes = 0;
     for (const std::size_t room : rooms) (void)carve(form, room, nullptr, bytes);
-    memory_ = Buffer<unsigned char>(bytes);
-    ledger_->add(bytes);
-    bytes = 0;
-    for (const std::size_t room : rooms) heads_.push_back(carve(form, room, memory_.data(), bytes));
+    memory_ = CountedMemory(bytes, ledger);
+    set_heads(rooms);
   }
-  Slab(Slab&& other) noexcept { swap(other); }
-  Slab& operator=(Slab&& other) noexcept {
-    swap(other);
-    return *this;
-  }
-  ~Slab() {
-    if (ledger_ != nullptr) ledger_->remove(memory_.bytes());
-  }
-  void swap(Slab& other) noexcept {
-    std::swap(memory_, other.memory_);
-    heads_.swap(other.heads_);
-    std::swap(ledger_, other.ledger_);
+
+  // The same bytes in other memory, when the stream has come so far.
+  Slab copy(Stream stream) const {
+    std::vector<std::size_t> rooms;
+    for (const HeadRows& head : heads_) rooms.push_back(head.room);
+    Slab other;
+    other.form_ = form_;
+    other.memory_ = memory_.copy(stream);
+    other.set_heads(rooms);
+    return other;
   }
 
   std::span<const HeadRows> heads() const noexcept { return heads_; }
   std::size_t bytes() const noexcept { return memory_.bytes(); }
 
  private:
+  void set_heads(std::span<const std::size_t> rooms) {
+    std::size_t at = 0;
+    for (const std::size_t room : rooms) heads_.push_back(carve(form_, room, memory_.data(), at));
+  }
+
   // One head's arrays from byte `at` on, each aligned to 16 bytes.
   static HeadRows carve(const SlabForm& form, std::size_t room, unsigned char* base, std::size_t& at) {
     const auto take = [&](std::size_t each, bool wanted) -> void* {
@@ -80,9 +80,9 @@ class Slab {
     return head;
   }
 
-  Buffer<unsigned char> memory_;
+  SlabForm form_{};
+  CountedMemory memory_;
   std::vector<HeadRows> heads_;
-  ByteLedger* ledger_ = nullptr;
 };
 
 }  // namespace zeromerge::cuda

@@ -1,0 +1,104 @@
+// Prompts that the host compresses, by any policy, and the device decodes from.
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "support/cache_pair.hpp"
+
+namespace zeromerge::test {
+namespace {
+
+constexpr Geometry kGeometry{.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 64};
+
+struct Case {
+  const char* name;
+  const char* spec;
+};
+
+class Upload : public DeviceTest {};
+class EachHostPolicy : public DeviceTest, public testing::WithParamInterface<Case> {};
+
+TEST_P(EachHostPolicy, DecodesAsTheHostWould) {
+  auto pair =
+      cache_pair(GetParam().spec, kGeometry, {.sequences = 2, .longest = 400, .host_prompts = true}, 300, 11);
+  pair.upload(0, 150);
+  pair.upload(1, 20);
+  pair.expect_equal_heads(1.0 / 512);
+  pair.steps({0, 1}, 60);
+  pair.expect_equal_heads(1.0 / 512);
+  pair.host().clear(1);
+  pair.upload(1, 90);  // over what was there
+  pair.steps({1, 0}, 30);
+  pair.expect_equal_heads(1.0 / 512);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Upload, EachHostPolicy,
+    testing::Values(Case{"Best", "best:budget=72,storage=f16"}, Case{"BestInQ8", "best:budget=72,storage=q8"},
+                    Case{"Expected", "expected:budget=72,storage=f16"},
+                    Case{"Defensive", "defensive:budget=72,storage=f16"},
+                    Case{"Replay", "zeromerge:budget=72,replay=50%"},
+                    Case{"GlobalBudget", "zeromerge:budget=72,heads=global"},
+                    Case{"KeyClusters", "zeromerge:budget=72,residual=3,groups=clusters,metric=l2"},
+                    Case{"ZeroMerge", "zeromerge:budget=72"}, Case{"Streaming", "streaming:budget=72"},
+                    Case{"Everything", "full"}),
+    [](const auto& each) { return std::string(each.param.name); });
+
+// What the host has decoded goes over too: a turned ring stays where it is.
+TEST_F(Upload, TakesATurnedRing) {
+  auto pair = cache_pair("zeromerge:budget=40,tail=12,residual=2", kGeometry, {.host_prompts = true}, 300, 3);
+  pair.upload(0, 90);
+  for (std::size_t i = 0; i < 29; ++i) pair.next({0});
+  pair.device().upload(0, pair.host(), 0, {});
+  pair.expect_equal_heads(1.0 / 512);
+  pair.steps({0}, 40);
+  pair.expect_equal_heads(1.0 / 512);
+}
+
+// What head() gives can be put into another cache.
+TEST_F(Upload, GivesHeadsToAnotherCache) {
+  auto pair = cache_pair("zeromerge:budget=40,tail=12", kGeometry, {.sequences = 1}, 300, 5);
+  pair.prompt(0, 100);
+  pair.steps({0}, 20);
+  auto other = cuda::make_cache("zeromerge:budget=40,tail=12", kGeometry, {.sequences = 2});
+  for (std::size_t l = 0; l < 2; ++l)
+    other->put(l, 1, std::vector{pair.device().head(l, 0, 0, {}), pair.device().head(l, 0, 1, {})}, {});
+  const cuda::Batch batch = other->batch({1}, {});
+  CacheStep buffers(kGeometry, 1);
+  for (std::size_t i = 0; i < 30; ++i) {
+    buffers.fill(pair.next({0}), {});
+    for (std::size_t l = 0; l < 2; ++l) {
+      buffers.decode(*other, l, batch, {});
+      ASSERT_LT(difference(buffers.out({}), pair.expected(l).data()), 1e-3) << i;
+    }
+  }
+}
+
+TEST_F(Upload, RefusesWhatDoesNotFitWithNothingChanged) {
+  const cuda::CacheOptions by_host{.host_prompts = true};
+  auto device = cuda::make_cache("best:budget=72,storage=f16", kGeometry, by_host);
+  auto host = make_cache("zeromerge:budget=40", kGeometry);
+  EXPECT_THROW(device->upload(0, *host, 0, {}), Error);  // in a prompt
+  Geometry other = kGeometry;
+  other.head_dim = 80;
+  EXPECT_THROW(device->upload(0, *make_cache("zeromerge:budget=40", other), 0, {}), Error);
+  const Tokens t(kGeometry, 60, 1);
+  EXPECT_THROW(prefill_device(*device, 0, 0, t, 0, 10), Error);
+  EXPECT_THROW(device->finish_prompt(0, {}), Error);
+  for (std::size_t l = 0; l < 2; ++l) prefill(host->layer(l), t, 0, 60);
+  host->finish_prompt(0);
+  auto heads = cuda::heads_of(host->layer(0), kGeometry);
+  EXPECT_THROW(device->put(0, 0, std::span(heads).first(1), {}), Error);
+  heads[1].keys.pop_back();
+  EXPECT_THROW(device->put(0, 0, heads, {}), Error);
+  heads[1].keys.push_back(0.0f);
+  heads[0].state.recent = heads[0].state.capacity;
+  EXPECT_THROW(device->put(0, 0, heads, {}), Error);
+  heads[0].state.recent = 10;
+  heads[0].state.capacity = 20;
+  EXPECT_THROW(device->put(0, 0, heads, {}), Error);
+  EXPECT_EQ(device->bytes().held, 0u);
+}
+
+}  // namespace
+}  // namespace zeromerge::test
