@@ -169,9 +169,9 @@ TEST_P(Compact, WritesWhatStaysAndFoldsTheRest) {
     const cuda::CompactArguments a{
         heads.data(), list.data(),         stride, cuda::device_count(count), cuda::device_count(head_dim),
         0.6f,         sum_scores ? 1u : 0u};
-    const cuda::Launches launches = cuda::launches_of<f16, f16>();
-    launches.gather(a, entries, {});
-    launches.fold(a, groups, {});
+    using Launch = cuda::detail::PromptLaunches<f16, f16>;
+    Launch::gather(a, entries, {});
+    Launch::fold(a, groups, {});
     const auto got = to.read();
     for (std::size_t h = 0; h < count; ++h) {
       SCOPED_TRACE("round " + std::to_string(round) + " head " + std::to_string(h));
@@ -205,7 +205,7 @@ TEST_F(DeviceTest, MovingAHeadStraightensItsRing) {
   cuda::copy_out(&one[0].to, to.rows(), sizeof(cuda::HeadRows), {});
   cuda::synchronise({});
   const auto heads = uploaded(one);
-  cuda::launches_of<bf16, bf16>().gather({heads.data(), nullptr, 40, 1, 64, 0.6f, 0}, 40, {});
+  cuda::detail::PromptLaunches<bf16, bf16>::gather({heads.data(), nullptr, 40, 1, 64, 0.6f, 0}, 40, {});
   const PlainHead before = from.read()[0];
   const PlainHead after = to.read()[0];
   for (std::size_t at = 0; at < 40; ++at) {
