@@ -95,7 +95,14 @@ def main():
     parser.add_argument("--targets", type=int, nargs="+", required=True, choices=sorted(TARGETS))
     parser.add_argument("--program", required=True, help="the emulated tests")
     parser.add_argument("--logs", nargs="+", required=True, help="what ptxas -v said")
+    parser.add_argument("--table", help="a file for what is printed")
     arguments = parser.parse_args()
+    table = open(arguments.table, "w") if arguments.table else None
+
+    def say(line):
+        print(line)
+        if table:
+            print(line, file=table)
 
     compiled = {}
     for path in arguments.logs:
@@ -112,7 +119,7 @@ def main():
         for target in arguments.targets
         if (name, target) not in compiled
     ]
-    print(f"{'registers':>9} {'shared':>7} {'threads':>7} {'blocks':>6} {'warps':>8}  kernel, target")
+    say(f"{'registers':>9} {'shared':>7} {'threads':>7} {'blocks':>6} {'warps':>8}  kernel, target")
     for (name, target), used in sorted(compiled.items(), key=lambda item: (names[item[0][0]], item[0][1])):
         label = f"{names[name]}, sm_{target} ({TARGETS[target][2]})"
         if used["spills"] or used["stack"]:
@@ -121,16 +128,16 @@ def main():
             # Kernels of the tests themselves have no name outside of their file.
             if "(anonymous namespace)" not in label:
                 problems.append(f"{label} is launched by no test")
-            print(f"{used['registers']:9} {used['shared']:7} {'-':>7} {'-':>6} {'-':>8}  {label}")
+            say(f"{used['registers']:9} {used['shared']:7} {'-':>7} {'-':>6} {'-':>8}  {label}")
             continue
         threads, dynamic = launches[name]
         blocks = resident_blocks(target, used["registers"], threads, used["shared"] + dynamic)
         warps = blocks * round_up(threads, WARP) // WARP
         share = f"{warps}/{TARGETS[target][0]}"
-        print(f"{used['registers']:9} {used['shared'] + dynamic:7} {threads:7} {blocks:6} {share:>8}  {label}")
+        say(f"{used['registers']:9} {used['shared'] + dynamic:7} {threads:7} {blocks:6} {share:>8}  {label}")
         if blocks == 0:
             problems.append(f"{label}: not even one block fits a multiprocessor")
-    print(f"{len(names)} kernels, {len(launches)} of them launched by the tests, {len(arguments.targets)} targets")
+    say(f"{len(names)} kernels, {len(launches)} of them launched by the tests, {len(arguments.targets)} targets")
     if problems:
         sys.exit("\n".join(["", *problems]))
 
