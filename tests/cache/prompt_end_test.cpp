@@ -150,7 +150,8 @@ TEST(PromptEnd, FittedValuesAreTheRegressionsOwn) {
   const Rope rope({.dims = 64}, 64);
   const Executor executor = serial();
   const PromptView<Head<float>> view{kGeometry, {}, kTokens, queries, &rope, nullptr, executor, {}};
-  const ValueRefit<Head<float>> refit({.references = 32, .ridge = 0.2f}, view);
+  const ReferenceQueries<Head<float>> references(view, 32, RefitParams{}.reach);
+  const ValueRefit<Head<float>> refit({.references = 32, .ridge = 0.2f}, references);
   for (std::size_t h = 0; h < 2; ++h) {
     Head<float> expected = copied(plain.layer(0).head(h));
     refit.fit(h, copied(full.layer(0).head(h)), expected);

@@ -119,6 +119,12 @@ Fit judge(const Layer<T>& layer, const Head<T>& before, const Head<T>& after, do
   return fit;
 }
 
+template <class H>
+void refit(const RefitParams& params, const PromptView<H>& view, const H& all, H& kept) {
+  const ReferenceQueries<H> references(view, params.references, params.reach);
+  ValueRefit<H>(params, references).fit(0, all, kept);
+}
+
 template <class T>
 void check(const Geometry& g, std::size_t tokens, std::size_t step, double tolerance) {
   SCOPED_TRACE(testing::Message() << g.query_heads << " query heads x " << g.head_dim << ", every " << step
@@ -126,7 +132,7 @@ void check(const Geometry& g, std::size_t tokens, std::size_t step, double toler
   Layer<T> layer(g, tokens, tokens + step);
   Head<T> before = layer.some(step), after = layer.some(step);
   const RefitParams params{.references = tokens, .ridge = 0.1f, .reach = 1};
-  ValueRefit<Head<T>>(params, layer.view(tokens)).fit(0, layer.all, after);
+  refit(params, layer.view(tokens), layer.all, after);
   EXPECT_EQ(layer.keys(after), layer.keys(before));
   const Fit was = judge(layer, before, before, 0.1), is = judge(layer, before, after, 0.1);
   EXPECT_LT(is.error, 0.8 * was.error);
@@ -150,7 +156,7 @@ TEST_P(Refit, FitsTheKeysAsTheyAreStored) {
 TEST_P(Refit, ChangesNothingWhereNothingLeft) {
   Layer<float> layer({.query_heads = 2, .kv_heads = 1, .head_dim = 64}, 50, 9);
   Head<float> same = layer.some(1);
-  ValueRefit<Head<float>>({.references = 20}, layer.view(50)).fit(0, layer.all, same);
+  refit({.references = 20}, layer.view(50), layer.all, same);
   const auto before = layer.values(layer.all), after = layer.values(same);
   for (std::size_t x = 0; x < before.size(); ++x) ASSERT_NEAR(after[x], before[x], 1e-4);
 }
@@ -159,7 +165,7 @@ TEST_P(Refit, NeedsReferences) {
   Layer<float> layer({.query_heads = 2, .kv_heads = 1, .head_dim = 64}, 50, 9);
   Head<float> kept = layer.some(2);
   const auto before = layer.values(kept);
-  ValueRefit<Head<float>>({.references = 0}, layer.view(50)).fit(0, layer.all, kept);
+  refit({.references = 0}, layer.view(50), layer.all, kept);
   EXPECT_EQ(layer.values(kept), before);
 }
 

@@ -26,7 +26,7 @@ struct StoredRows {
       : n(entries), dim(head_dim), rows(head_dim, &ledger), plain(n * dim) {
     rows.resize(n);
     for (std::size_t j = 0; j < n; ++j) rows.write(j, normals(random, dim).data());
-    rows.settle(n, n);
+    rows.settle(n, n, 0);
     for (std::size_t j = 0; j < n; ++j) rows.read(j, plain.data() + j * dim);
   }
   const float* row(std::size_t j) const { return plain.data() + j * dim; }

@@ -415,7 +415,8 @@ class LayerCache {
     const std::size_t capacity = states_[h].division.capacity;
     const std::size_t most = capacity == kUnlimited ? kUnlimited : capacity + 1;
     if (head.capacity() >= std::min(head.size() + 2, most)) return;
-    head.settle(std::min(head.size() + 2 + std::clamp<std::size_t>(head.size() / 8, 16, 512), most));
+    head.settle(std::min(head.size() + 2 + std::clamp<std::size_t>(head.size() / 8, 16, 512), most),
+                loose_entries(states_[h].division));
   }
 
   LayerContext<P>* context_;

@@ -134,6 +134,14 @@ struct Division {
   std::size_t context() const noexcept { return capacity - sinks - recent - residual - slack; }
 };
 
+// Last entries of a head that stay as they came where others are quantised in groups: the ring of last
+// tokens, which every decoded token writes to, and would round what lies beside it in a group again each
+// time. A ring of more than two groups is not worth its bytes.
+inline std::size_t loose_entries(const Division& d) noexcept {
+  const std::size_t moving = d.recent + d.slack;
+  return d.capacity == kUnlimited || moving > 2 * kernels::kGroup ? 0 : moving;
+}
+
 // `filling`: what a budget says about it; null: by the policy's shares.
 template <class P>
 Division division_of(const P& policy, std::size_t capacity, const Filling* filling = nullptr) noexcept {

@@ -60,6 +60,7 @@ inline const std::vector<Preset>& presets() {
         {"importance", "mean"},
         {"decay", "0.98"},
         {"refit", "256"},
+        {"rounding", "queries"},
         {"storage", "q4"}}},
   };
   return all;

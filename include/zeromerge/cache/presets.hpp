@@ -43,6 +43,8 @@
 //     refit=0 | 256                    values fitted after the prompt to so many      0
 //                                      tokens' queries
 //     ridge=0.1                        how strongly they stay where they are          0.1
+//     rounding=nearest|queries         of keys in q4: to the nearest code, or so that  nearest
+//                                      the logits of refit's queries move least
 //     reference=0|1                    the reference code to the letter; its own defaults: tail=10%, alpha=1,
 //                                      no sinks, exact scores, f32
 //     storage= keys= values=           as for full                                    f16

@@ -13,6 +13,7 @@
 
 #include "zeromerge/cache/evict.hpp"
 #include "zeromerge/cache/policy.hpp"
+#include "zeromerge/merge/key_rounding.hpp"
 
 namespace zeromerge {
 
@@ -232,13 +233,23 @@ template <class P, class H>
 void end_prompt(const PromptLayer<P, H>& layer, std::span<const Division> divisions,
                 const PromptRatings& ratings) {
   const std::vector<H> before = fit_heads(layer, divisions, ratings.by_prompt);
-  for (H& head : layer.heads)
-    if (head.packs_late()) head.settle(head.size());
   const PromptView<H>& view = layer.view;
-  if (layer.policy.refit.references == 0 || view.queries.tokens() == 0) return;
-  const ValueRefit<H> refit(layer.policy.refit, view);
+  const RefitParams& refit = layer.policy.refit;
+  std::optional<ReferenceQueries<H>> references;
+  if (refit.references != 0 && view.queries.tokens() != 0)
+    references.emplace(view, refit.references, refit.reach);
+  if (references && refit.round_keys && layer.policy.key_type == StorageType::q4)
+    view.executor(layer.heads.size(), [&](std::size_t h) {
+      KeyRounding(query_moments(*references, h))
+          .round(layer.heads[h], loose_entries(layer.states[h].division));
+    });
+  for (std::size_t h = 0; h < layer.heads.size(); ++h)
+    if (H& head = layer.heads[h]; head.packs_late())
+      head.settle(head.size(), loose_entries(layer.states[h].division));
+  if (!references) return;
+  const ValueRefit<H> values(refit, *references);
   view.executor(layer.heads.size(), [&](std::size_t h) {
-    if (before[h].size() != 0) refit.fit(h, before[h], layer.heads[h]);
+    if (before[h].size() != 0) values.fit(h, before[h], layer.heads[h]);
   });
 }
 

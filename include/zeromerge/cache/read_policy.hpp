@@ -129,6 +129,7 @@ inline AnyZeroMerge read_zeromerge(const Spec& spec) {
   policy.prompt_share = 0.0;
   read_prompt_score(spec, policy);
   policy.refit.references = spec.whole("refit", 0, 0);
+  policy.refit.round_keys = spec.choice("rounding", {"nearest", "queries"}, 0) == 1;
   policy.gated = spec.choice("gate", {"0", "1"}, 0) == 1;
   policy.refit.ridge = static_cast<float>(spec.number("ridge", 1e-6, 1e6, 0.1));
   if (reference && (policy.rates_prompts() || policy.refit.references != 0 || policy.areas.block != 1))
@@ -154,11 +155,12 @@ inline AnyStreaming read_streaming(const Spec& spec) {
 
 // Throws Error if the spec has another key than these.
 inline void allow_policy_keys(const Spec& spec) {
-  spec.allow_only({"budget",     "tail",     "sinks",     "residual", "alpha", "decay",  "score",
-                   "importance", "heads",    "profile",   "floor",    "merge", "update", "metric",
-                   "least",      "bounded",  "reference", "storage",  "keys",  "values", "replay",
-                   "refit",      "ridge",    "second",    "first",    "evict", "window", "far",
-                   "defensive",  "expected", "keydiff",   "norm",     "error", "gate",   "groups"});
+  spec.allow_only({"budget",  "tail",       "sinks",  "residual", "alpha",     "decay",
+                   "score",   "importance", "heads",  "profile",  "floor",     "merge",
+                   "update",  "metric",     "least",  "bounded",  "reference", "storage",
+                   "keys",    "values",     "replay", "refit",    "ridge",     "second",
+                   "first",   "evict",      "window", "far",      "defensive", "expected",
+                   "keydiff", "norm",       "error",  "gate",     "groups",    "rounding"});
 }
 
 template <class P>

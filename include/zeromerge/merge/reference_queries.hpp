@@ -35,6 +35,12 @@ class ReferenceQueries {
   const Geometry& geometry() const noexcept { return g_; }
   std::size_t rows() const noexcept { return chosen_.size() * g_.group(); }  // of a kv head
 
+  // A reference row times the attention scale and log2(e): [head_dim].
+  void read(std::size_t h, std::size_t row, float* out) const {
+    queries_.read(chosen_[row / g_.group()], h * g_.group() + row % g_.group(), kernels::kLog2E, out);
+    rope_.apply(turns_[row / g_.group()], out);
+  }
+
   // Calls take(row, output) for every reference row over the entries of `head`, which is of kv head h.
   template <class Take>
   void attend(std::size_t h, const H& head, const Take& take) const {
@@ -99,10 +105,8 @@ class ReferenceQueries {
              kernels::PrefillBuffer& buffer) const {
     const std::size_t group = g_.group();
     for (std::size_t r = 0; r < count; ++r) {
-      const std::size_t reference = (first + r) / group;
       const std::size_t query_head = h * group + (first + r) % group;
-      queries_.read(chosen_[reference], query_head, kernels::kLog2E, buffer.query(r));
-      rope_.apply(turns_[reference], buffer.query(r));
+      read(h, first + r, buffer.query(r));
       buffer.limit()[r] = entries;
       buffer.sink()[r] = sinks_ != nullptr ? sinks_[query_head] * kernels::kLog2E : 0.0f;
     }

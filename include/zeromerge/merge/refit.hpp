@@ -21,13 +21,14 @@ struct RefitParams {
   std::size_t references = 0;  // tokens whose queries are asked; 0: no refit
   float ridge = 0.1f;
   std::size_t reach = 512;  // references are turned to the next so many positions
+  bool round_keys = false;  // keys in 4 bits are rounded by what the same queries see (key_rounding.hpp)
 };
 
 template <class H>
 class ValueRefit {
  public:
-  ValueRefit(const RefitParams& params, const PromptView<H>& view)
-      : params_(params), references_(view, params.references, params.reach) {}
+  ValueRefit(const RefitParams& params, const ReferenceQueries<H>& references)
+      : params_(params), references_(references) {}
 
   // Fits the values of `kept`, which holds some of the entries of `all`, both of kv head h.
   void fit(std::size_t h, const H& all, H& kept) const {
@@ -74,7 +75,7 @@ class ValueRefit {
   }
 
   RefitParams params_;
-  ReferenceQueries<H> references_;
+  const ReferenceQueries<H>& references_;
 };
 
 }  // namespace zeromerge

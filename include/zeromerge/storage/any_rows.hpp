@@ -36,8 +36,8 @@ class AnyRows {
   bool packs_late() const noexcept {
     return std::visit([](const auto& r) { return r.packs_late(); }, rows_);
   }
-  void settle(std::size_t size, std::size_t rows) {
-    std::visit([&](auto& r) { r.settle(size, rows); }, rows_);
+  void settle(std::size_t size, std::size_t rows, std::size_t loose) {
+    std::visit([&](auto& r) { r.settle(size, rows, loose); }, rows_);
   }
   void pack(std::size_t size) noexcept {
     std::visit([&](auto& r) { r.pack(size); }, rows_);

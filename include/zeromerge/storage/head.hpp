@@ -71,11 +71,11 @@ class Head {
     resize_fields(entries);
   }
 
-  // Room for exactly `entries`, in their final form: quantised groups are packed, and only the newest entries
-  // wait for their group to fill.
-  void settle(std::size_t entries) {
-    keys_.settle(size_, entries);
-    values_.settle(size_, entries);
+  // Room for exactly `entries`, in their final form: quantised groups are packed; only the last `loose`
+  // entries and what does not fill a group stay as they came.
+  void settle(std::size_t entries, std::size_t loose = 0) {
+    keys_.settle(size_, entries, loose);
+    values_.settle(size_, entries, loose);
     resize_fields(entries);
   }
   bool packs_late() const noexcept { return keys_.packs_late() || values_.packs_late(); }

@@ -40,7 +40,7 @@ class Keys {
     tiles_.resize(padded * dims_ * sizeof(Stored));
   }
   bool packs_late() const noexcept { return false; }
-  void settle(std::size_t, std::size_t rows) { resize(rows); }  // see PackedRows
+  void settle(std::size_t, std::size_t rows, std::size_t) { resize(rows); }  // see PackedRows
   void pack(std::size_t) noexcept {}
 
   void read(std::size_t slot, float* out) const noexcept {

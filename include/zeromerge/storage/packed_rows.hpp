@@ -1,6 +1,7 @@
 // Rows in groups of 32 that are quantised together (q4). New rows are f16 in a window behind the groups until
 // 32 of them fill one, so nothing is rounded twice on its way in. During a prompt everything new waits in the
-// window; settle() packs it.
+// window; settle() packs it. The last rows, which are written anew again and again (the ring of last tokens),
+// can be kept out of groups for good.
 #pragma once
 
 #include <cstddef>
@@ -32,19 +33,22 @@ class PackedRows {
   // Room for `rows`, all that are not packed in the window.
   void resize(std::size_t rows) { window_.resize(rows > packed_ ? rows - packed_ : 0); }
 
-  // Packs every whole group of the first `size` rows, and leaves room for `rows` of which at most 32 wait in
-  // the window. Throws std::bad_alloc with nothing changed that matters.
-  void settle(std::size_t size, std::size_t rows) {
+  // Packs every whole group of the first `size` rows, the last `loose` aside, which never are from now on,
+  // and leaves room for `rows`. Throws std::bad_alloc with nothing changed that matters.
+  void settle(std::size_t size, std::size_t rows, std::size_t loose) {
+    loose_ = loose;
     groups_.resize(std::max(rows / kernels::kGroup * kernels::kGroup, packed_) / kernels::kGroup *
                    codec_.group_bytes());
     pack(size);
-    window_.resize(kernels::kGroup);
+    // Rows that are cut off may give a group back, but never with loose ones behind it.
+    const std::size_t most = kernels::kGroup + loose;
+    window_.resize(loose == 0 ? most : std::min(most, rows - std::min(rows, packed_)));
   }
 
   // The same without taking or giving memory: room for the groups has been made.
   void pack(std::size_t size) noexcept {
     const std::size_t begin = packed_;
-    for (; size >= packed_ + kernels::kGroup; packed_ += kernels::kGroup)
+    for (; size >= packed_ + kernels::kGroup + loose_; packed_ += kernels::kGroup)
       codec_.write_group(group(packed_), window_, packed_ - begin);
     for (std::size_t j = packed_; begin != packed_ && j < size; ++j)
       window_.copy(window_, j - begin, j - packed_);
@@ -103,6 +107,7 @@ class PackedRows {
   }
   void swap(PackedRows& other) noexcept {
     std::swap(packed_, other.packed_);
+    std::swap(loose_, other.loose_);
     groups_.swap(other.groups_);
     window_.swap(other.window_);
   }
@@ -115,6 +120,7 @@ class PackedRows {
   std::size_t head_dim_;
   Codec codec_;
   std::size_t packed_ = 0;  // rows in groups
+  std::size_t loose_ = 0;   // last rows that stay behind them
   Block groups_;
   Window window_;  // the rows behind them
 };

@@ -35,7 +35,7 @@ class Values {
     rows_.resize(kernels::round_up(rows, kPack) * row_size_ * sizeof(Stored));
   }
   bool packs_late() const noexcept { return false; }
-  void settle(std::size_t, std::size_t rows) { resize(rows); }
+  void settle(std::size_t, std::size_t rows, std::size_t) { resize(rows); }
   void pack(std::size_t) noexcept {}
 
   void read(std::size_t slot, float* out) const noexcept {
