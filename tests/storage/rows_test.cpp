@@ -215,6 +215,16 @@ void check_loose() {
     rows.write(130 + round % 20, test::normals(random, 64, 5.0).data());
   rows.read(5, after.data());
   EXPECT_EQ(after, before);
+  // More of them than before: groups are taken apart again, and what is read stays.
+  std::vector<std::vector<float>> all(150, std::vector<float>(64));
+  for (std::size_t j = 0; j < 150; ++j) rows.read(j, all[j].data());
+  rows.settle(150, 151, 60);
+  EXPECT_EQ(rows.view().packed, 64u);
+  for (std::size_t j = 0; j < 150; ++j) {
+    rows.read(j, after.data());
+    for (std::size_t d = 0; d < 64; ++d)
+      ASSERT_NEAR(after[d], all[j][d], 0x1p-10f * std::abs(all[j][d]) + 1e-6f) << "row " << j;
+  }
 }
 
 TEST(PackedRows, TheLastOnesStayOutOfGroupsForGood) {

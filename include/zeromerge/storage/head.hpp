@@ -91,8 +91,10 @@ class Head {
     values_.clear();
     for (Block* block : {&score_, &mass_, &bias_, &position_}) block->resize(0);
   }
+  // Room for more is to be reserved anew where entries are packed.
   void truncate(std::size_t entries) noexcept {
     size_ = entries < size_ ? entries : size_;
+    if (packs_late()) capacity_ = size_;
     keys_.truncate(size_);
     values_.truncate(size_);
   }

@@ -37,6 +37,7 @@ class PackedRows {
   // and leaves room for `rows`. Throws std::bad_alloc with nothing changed that matters.
   void settle(std::size_t size, std::size_t rows, std::size_t loose) {
     loose_ = loose;
+    unpack(size, (size - std::min(size, loose)) / kernels::kGroup * kernels::kGroup);
     groups_.resize(std::max(rows / kernels::kGroup * kernels::kGroup, packed_) / kernels::kGroup *
                    codec_.group_bytes());
     pack(size);
@@ -115,6 +116,19 @@ class PackedRows {
  private:
   char* group(std::size_t slot) const noexcept {
     return groups_.data() + slot / kernels::kGroup * codec_.group_bytes();
+  }
+
+  // Rows from `first` on, a group's first, wait in the window again.
+  void unpack(std::size_t size, std::size_t first) {
+    if (packed_ <= first) return;
+    window_.resize(size - first);
+    for (std::size_t slot = size; slot-- > packed_;) window_.copy(window_, slot - packed_, slot - first);
+    float row[kMaxHeadDim];
+    for (std::size_t slot = first; slot < std::min(size, packed_); ++slot) {
+      codec_.read(group(slot), slot % kernels::kGroup, row);
+      window_.write(slot - first, row);
+    }
+    packed_ = first;
   }
 
   std::size_t head_dim_;
