@@ -213,6 +213,18 @@ TEST_F(DeviceCache, BoundsWhatAPromptTakes) {
   EXPECT_EQ(impossible->bytes().held, 0u);
 }
 
+// A share of all that the sequence has seen, decoded tokens too, decides whether a prompt is possible.
+TEST_F(DeviceCache, CountsDecodedTokensBeforeABoundedPrompt) {
+  auto pair =
+      cache_pair("zeromerge:budget=50%,least=0,sinks=1,tail=4,bounded=1", geometry(1, 2, 2, 64), {}, 200, 6);
+  pair.prompt(0, 100);
+  pair.steps({0}, 10);
+  pair.prompt(0, 8);
+  pair.finish(0);
+  pair.steps({0}, 10);
+  pair.expect_equal_heads(1.0 / 512);
+}
+
 // An engine with an attention of its own gives the log-sum-exp.
 TEST_F(DeviceCache, ScoresAPromptFromTheEnginesLogSumExp) {
   const Geometry g = geometry(1, 2, 2, 64);

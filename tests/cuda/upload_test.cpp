@@ -89,6 +89,15 @@ TEST_F(Upload, RefusesWhatDoesNotFitWithNothingChanged) {
   host->finish_prompt(0);
   auto heads = cuda::heads_of(host->layer(0), kGeometry);
   EXPECT_THROW(device->put(0, 0, std::span(heads).first(1), {}), Error);
+  auto second = make_cache("zeromerge:budget=40", kGeometry);  // its last layer is in a prompt
+  for (std::size_t l = 0; l < 2; ++l) prefill(second->layer(l), t, 0, 60);
+  second->layer(0).finish_prompt();
+  EXPECT_THROW(device->upload(0, *second, 0, {}), Error);
+  EXPECT_EQ(device->bytes().held, 0u);
+  auto full = make_cache("full", kGeometry);
+  for (std::size_t l = 0; l < 2; ++l) prefill(full->layer(l), t, 0, 60);
+  full->finish_prompt(0);
+  EXPECT_THROW(device->upload(0, *full, 0, {}), Error);  // it can become of any length
   heads[1].keys.pop_back();
   EXPECT_THROW(device->put(0, 0, heads, {}), Error);
   heads[1].keys.push_back(0.0f);

@@ -132,7 +132,7 @@ class KvCache {
 
   // Takes a sequence over from a cache of the host whose prompt has ended: entries, what belongs to them and
   // how each head is divided. Decoding goes on from there as the host's would. Waits for the stream. Throws
-  // Error unless the host's cache has this shape.
+  // Error, with nothing changed, unless the host's cache has this shape and all its layers can be taken.
   void upload(std::size_t sequence, zeromerge::AnyCache& from, std::size_t from_sequence, Stream stream);
   // One layer of it, [kv_heads]: what head() has given, or head_of() of a host's layer.
   void put(std::size_t layer, std::size_t sequence, std::span<const HeadCopy> heads, Stream stream);

@@ -15,20 +15,24 @@ Launches launches_for(const DevicePolicy& policy) {
 }
 
 // Throws Error unless a head says the same of itself throughout.
-inline void check_head(const HeadCopy& head, const DevicePolicy& policy, std::size_t head_dim) {
+inline void check_head(const HeadCopy& head, const CacheParts& parts) {
   const HeadState& s = head.state;
   const std::size_t n = head.entries();
+  const std::size_t head_dim = parts.geometry.head_dim;
   if (s.size != n || head.keys.size() != n * head_dim || head.values.size() != n * head_dim ||
       head.score.size() != n || head.mass.size() != n)
     fail("put: a head's state says ", s.size, " entries of ", head_dim, " channels; it has ", n,
          " positions, ", head.keys.size(), " and ", head.values.size(), " numbers in keys and values, ",
          head.score.size(), " scores and ", head.mass.size(), " masses");
   if (n == 0) fail("put: a head holds nothing; end a prompt first");
+  if (s.capacity == kKeepsAll && parts.longest == 0)
+    fail("put: a head keeps everything, and how long it can become is not known; give CacheOptions::longest");
   if (n > s.capacity) fail("put: a head of capacity ", s.capacity, " holds ", n, " entries");
-  const std::uint64_t areas = std::uint64_t{s.sinks} + s.residual + s.recent + policy.rule.block - 1;
+  const std::uint64_t areas = std::uint64_t{s.sinks} + s.residual + s.recent + parts.policy.rule.block - 1;
   if (s.capacity != kKeepsAll && areas >= s.capacity)
     fail("put: a head of capacity ", s.capacity, " has ", s.sinks, " sinks, ", s.residual, " merged and ",
-         s.recent, " recent entries, and blocks of ", policy.rule.block, ": nothing is left to compete");
+         s.recent, " recent entries, and blocks of ", parts.policy.rule.block,
+         ": nothing is left to compete");
 }
 
 template <class B>
@@ -109,8 +113,9 @@ void KvCache<P>::take(std::size_t layer, std::size_t sequence, const RowView& q,
     fail(
         "cuda: the prompts of this cache are compressed on the host; upload() them, and decode what follows");
   const std::size_t chunk = policy_.bounded ? chunk_ : q.tokens;
-  if (policy_.bounded) {  // before anything changes
-    const std::size_t known = all.in_prompt() ? all.prompt_tokens() : 0;
+  if (policy_.bounded) {                            // before anything changes
+    if (!all.in_prompt()) all.read_states(stream);  // only the device knows how many tokens were decoded
+    const std::size_t known = all.prompt_tokens();
     const auto query = zeromerge::detail::budget_query(policy_, first_layer_ + layer, geometry().kv_heads,
                                                        known + std::min(chunk, q.tokens));
     (void)zeromerge::detail::divide_all(policy_, query, ask_budget(query));
@@ -234,7 +239,7 @@ void KvCache<P>::put(std::size_t layer, std::size_t sequence, std::span<const He
   Heads& all = heads(layer, sequence);
   if (from.size() != geometry().kv_heads)
     fail("put: expected ", geometry().kv_heads, " heads, got ", from.size());
-  for (const HeadCopy& head : from) detail::check_head(head, parts_->policy, geometry().head_dim);
+  for (const HeadCopy& head : from) detail::check_head(head, *parts_);
   all.put(from, stream);
   scratch_->reserve(all.most());
 }
@@ -248,8 +253,12 @@ void KvCache<P>::upload(std::size_t sequence, zeromerge::AnyCache& from, std::si
     fail("upload: the host's cache has ", g.layers, " layers of ", g.query_heads, " query heads, ",
          g.kv_heads, " kv heads of ", g.head_dim, ", this one ", geometry().layers, " of ",
          geometry().query_heads, ", ", geometry().kv_heads, " of ", geometry().head_dim);
-  for (std::size_t l = 0; l < g.layers; ++l)
-    put(l, sequence, heads_of(from.layer(l, from_sequence), geometry()), stream);
+  std::vector<std::vector<HeadCopy>> layers;  // all can be taken before the first one is
+  for (std::size_t l = 0; l < g.layers; ++l) {
+    layers.push_back(heads_of(from.layer(l, from_sequence), geometry()));
+    for (const HeadCopy& head : layers[l]) detail::check_head(head, *parts_);
+  }
+  for (std::size_t l = 0; l < g.layers; ++l) put(l, sequence, layers[l], stream);
 }
 
 template <class P>
