@@ -65,13 +65,12 @@ TEST(EvaluateSummary, OfNothingIsNothing) { EXPECT_TRUE(summarise({}).empty()); 
 TEST(EvaluateBudget, IsAShareOfEntriesOrOfBytes) {
   EXPECT_EQ(with_budget("zeromerge", "5%", false, 2048, 64), "zeromerge:budget=102");
   EXPECT_EQ(with_budget("zeromerge:merge=drop", "410", false, 2048, 64), "zeromerge:merge=drop,budget=410");
-  EXPECT_EQ(with_budget("zeromerge", "10%", true, 2000, 64), "zeromerge:budget=200");
-  // 32 bits a pair in f16, 10 in q4, 17 in q8 of rows of 64.
-  EXPECT_EQ(with_budget("zeromerge:storage=q4", "10%", true, 2000, 64), "zeromerge:storage=q4,budget=640");
-  EXPECT_EQ(with_budget("zeromerge:storage=q8", "10%", true, 2000, 64), "zeromerge:storage=q8,budget=376");
-  EXPECT_EQ(with_budget("zeromerge:keys=q4,values=f16", "10%", true, 2100, 64),
-            "zeromerge:keys=q4,values=f16,budget=320");
-  EXPECT_EQ(with_budget("zeromerge:storage=f32", "10%", true, 2000, 64), "zeromerge:storage=f32,budget=100");
+  // 256 bytes a pair of rows of 64 in f16.
+  EXPECT_EQ(with_budget("zeromerge", "10%", true, 2000, 64), "zeromerge:budget=51200B");
+  EXPECT_EQ(with_budget("zeromerge:storage=q4", "5%", true, 2048, 64), "zeromerge:storage=q4,budget=26214B");
+  EXPECT_EQ(with_budget("best", "102", true, 2048, 64), "best:budget=102")
+      << "a count is no share of anything";
+  EXPECT_EQ(with_budget("best", "24KiB", false, 2048, 64), "best:budget=24576B");
   EXPECT_EQ(with_budget("full", "10%", true, 2000, 64), "full");
 }
 

@@ -39,12 +39,14 @@ void declare(CLI::App& app, Options& options, Names& names) {
                  "policies without a budget; the first is what the others are compared with")
       ->type_name("SPEC")
       ->capture_default_str();
-  app.add_option("--budget", options.budgets, "shares of the prompt, as in 5%, or counts of entries a head")
-      ->type_name("N%|N")
+  app.add_option("--budget", options.budgets,
+                 "shares of the prompt, as in 5%, counts of entries a head, or bytes a head, as in 24KiB")
+      ->type_name("N%|N|NKiB")
       ->delimiter(',')
       ->capture_default_str();
-  app.add_option("--equal", names.equal,
-                 "what a share is one of: the full cache's entries, or its bytes in f16")
+  app.add_option(
+         "--equal", names.equal,
+         "what a share is one of: the full cache's entries, or its bytes in f16, of everything that is held")
       ->check(CLI::IsMember({"entries", "bytes"}))
       ->capture_default_str();
   app.add_option("--prompt-tokens", options.prompt_tokens, "tokens of each text that are the prompt")
@@ -100,7 +102,7 @@ void check_policies(const Options& options) {
       if (zeromerge::Spec(policy).has("budget"))
         throw UsageError("--policy: \"" + policy + "\" has a budget; give it as --budget, for all policies");
       for (const std::string& budget : options.budgets)
-        (void)zeromerge::Spec("any:budget=" + budget).amount("budget", {});
+        (void)zeromerge::Spec("any:budget=" + budget).budget({});
     } catch (const zeromerge::Error& error) {
       throw UsageError(std::string("--policy or --budget: ") + error.what());
     }

@@ -30,6 +30,9 @@ struct BudgetQuery {
   std::size_t least = 0;     // what a share is lifted to; a count is taken as it is
   std::size_t needed = 0;    // no head can do with fewer
   std::size_t beside = 0;    // of the mean capacity: first, last and merged entries, and one more
+  std::size_t by_bytes = 0;  // entries of a head whose bytes are the budget's, where it gives bytes
+  std::size_t group = 1;     // entries that are stored together, behind `loose` that never are
+  std::size_t loose = 0;
   std::span<const std::vector<float>> importance =
       {};  // [layers * kv_heads][entries], filled if the budget needs_importance
   std::span<const std::size_t> within_error =
@@ -42,7 +45,9 @@ struct CapacityBounds {
   std::size_t mean;
   std::size_t lowest;
   CapacityBounds(const Amount& amount, const BudgetQuery& query, double floor) noexcept
-      : mean(amount.is_share ? std::max(amount.of(query.tokens), query.least) : amount.of(query.tokens)),
+      : mean(amount.is_bytes   ? query.by_bytes
+             : amount.is_share ? std::max(amount.of(query.tokens), query.least)
+                               : amount.of(query.tokens)),
         lowest(std::max(std::min(mean, std::max(query.least, query.needed)),
                         static_cast<std::size_t>(floor * static_cast<double>(mean)))) {}
 };
@@ -83,6 +88,21 @@ double target_error(const B& budget) noexcept {
     return budget.target_error();
   else
     return 0.0;
+}
+
+// What a budget gives a head on average; one that says nothing of it gives everything.
+template <class B>
+Amount amount_of(const B& budget) noexcept {
+  if constexpr (requires {
+                  { budget.amount } -> std::convertible_to<Amount>;
+                })
+    return budget.amount;
+  else if constexpr (requires {
+                       { budget.amount() } -> std::convertible_to<Amount>;
+                     })
+    return budget.amount();
+  else
+    return {};
 }
 
 // Entries of a head on average, for budgets that use query.beside; 0: it does not.

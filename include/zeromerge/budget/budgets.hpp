@@ -14,6 +14,7 @@
 #include "zeromerge/budget/amount.hpp"
 #include "zeromerge/budget/apportion.hpp"
 #include "zeromerge/budget/budget_query.hpp"
+#include "zeromerge/budget/fill_groups.hpp"
 #include "zeromerge/budget/profile.hpp"
 #include "zeromerge/budget/shared_budgets.hpp"
 #include "zeromerge/budget/winners.hpp"
@@ -79,7 +80,8 @@ struct ProfileBudget {
     const double used =
         query.tokens == 0 ? 1.0 : static_cast<double>(entries) / static_cast<double>(query.tokens);
     const auto weights = profile->shares(used);
-    const auto all = apportion(weights, entries * weights.size(), lowest, std::max(entries, query.tokens));
+    auto all = apportion(weights, entries * weights.size(), lowest, std::max(entries, query.tokens));
+    fill_groups(all, query);
     const auto first = all.begin() + static_cast<std::ptrdiff_t>(query.layer * query.kv_heads);
     return {first, first + static_cast<std::ptrdiff_t>(query.kv_heads)};
   }
@@ -115,6 +117,9 @@ struct AnyBudget {
   }
   double target_error() const noexcept {
     return std::visit([](const auto& budget) { return zeromerge::target_error(budget); }, choice);
+  }
+  Amount amount() const noexcept {
+    return std::visit([](const auto& budget) { return amount_of(budget); }, choice);
   }
   std::size_t mean(const BudgetQuery& query) const {
     return std::visit([&](const auto& budget) { return mean_of(budget, query); }, choice);

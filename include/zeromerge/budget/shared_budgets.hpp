@@ -13,6 +13,7 @@
 
 #include "zeromerge/budget/apportion.hpp"
 #include "zeromerge/budget/budget_query.hpp"
+#include "zeromerge/budget/fill_groups.hpp"
 #include "zeromerge/budget/winners.hpp"
 
 namespace zeromerge {
@@ -52,6 +53,7 @@ struct TwoStageBudget {
     }
     const auto won = detail::winners(query.importance, best);
     for (std::size_t h = 0; h < all.size(); ++h) all[h] += won[h];
+    fill_groups(all, query);
     return all;
   }
 
@@ -129,6 +131,7 @@ struct PyramidBudget {
     auto all =
         apportion(weights, (entries - beside) * weights.size(), 0, std::max(entries, query.tokens) - beside);
     for (std::size_t& capacity : all) capacity += beside;
+    fill_groups(all, query);
     const auto from = all.begin() + static_cast<std::ptrdiff_t>(first * query.kv_heads);
     return {from, from + static_cast<std::ptrdiff_t>(query.layers * query.kv_heads)};
   }

@@ -46,6 +46,7 @@ class KvCache {
           "cache: the policy looks at a whole prompt or at all layers (a score of whole prompts, refit, a "
           "budget over layers), bounded mode never has them; use one or the other");
     if (policy.areas.block == 0) fail("cache: a block of 0 decoded tokens never leaves; use at least 1");
+    detail::check_bytes(policy, geometry.head_dim);
     if (!options.workspace) options.workspace = std::make_shared<Workspace>();
     sequences_ = options.sequences;
     context_.reset(new LayerContext<P>{geometry, std::move(policy), std::move(options.executor),

@@ -68,8 +68,7 @@ class LayerCache {
     if (q.tokens == 0) return;
     if (!context_->policy.bounded) return take_chunk(q, k, v, out);
     {
-      const auto query = detail::budget_query(context_->policy, index_, heads_.size(),
-                                              tokens_ + std::min(context_->chunk, q.tokens));
+      const auto query = budget_query(tokens_ + std::min(context_->chunk, q.tokens));
       (void)detail::divide_all(context_->policy, query, context_->policy.budget.capacities(query));
     }
     for (std::size_t t = 0; t < q.tokens; t += context_->chunk) {
@@ -108,7 +107,7 @@ class LayerCache {
     const std::vector<std::size_t> least = capacities(1, {});
     if (tokens_ == 0) return finish_prompt(none, least);
     const PromptRatings ratings = rate_prompt();
-    auto query = detail::budget_query(context_->policy, index_, heads_.size(), tokens_);
+    auto query = budget_query(tokens_);
     query.importance = ratings.for_budget;
     query.within_error = ratings.within_error;
     query.progress = progress();
@@ -121,7 +120,7 @@ class LayerCache {
   // Of `layers` layers, this the first, whose heads' entries the budget compares; none: only a check. Throws
   // Error if one is impossible, which does not depend on importance.
   std::vector<std::size_t> capacities(std::size_t layers, const Ratings& importance) const {
-    auto query = detail::budget_query(context_->policy, index_, heads_.size(), tokens_);
+    auto query = budget_query(tokens_);
     query.layers = layers;
     query.importance = importance;
     const auto all = context_->policy.budget.capacities(query);
@@ -129,7 +128,7 @@ class LayerCache {
     return all;
   }
   void finish_prompt(const PromptRatings& ratings, std::span<const std::size_t> capacities) {
-    const auto query = detail::budget_query(context_->policy, index_, heads_.size(), tokens_);
+    const auto query = budget_query(tokens_);
     detail::end_prompt(prompt_layer(), detail::divide_all(context_->policy, query, capacities), ratings);
     queries_.clear();
     second_.clear();
@@ -372,6 +371,10 @@ class LayerCache {
 
   // A decoded token ends the prompt of its layer; of all layers where they share a budget and have the same
   // prompt.
+  BudgetQuery budget_query(std::size_t tokens) const {
+    return detail::budget_query(context_->policy, index_, heads_.size(), context_->geometry.head_dim, tokens);
+  }
+
   void finish_with_others() {
     std::vector<LayerCache*> all;
     if (shares_budget())
@@ -384,7 +387,7 @@ class LayerCache {
 
   // Bounded mode: a prompt goes on with heads at their capacities.
   void fit_to_budget() {
-    auto query = detail::budget_query(context_->policy, index_, heads_.size(), tokens_);
+    auto query = budget_query(tokens_);
     const auto layer = prompt_layer();
     const PromptRatings ratings = detail::rate_prompt(layer);
     query.importance = ratings.for_budget;

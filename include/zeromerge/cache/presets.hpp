@@ -6,8 +6,9 @@
 //   streaming                StreamingLLM (arXiv 2309.17453): the first tokens and the newest
 //     budget= sinks= least= storage= keys= values=   as below
 //   zeromerge                ZeroMerge (arXiv 2503.10714) with residual entries of its own and sinks that stay
-//     budget=5% | 410                  entries per head: a share of the tokens seen   5%
-//                                      or a count
+//     budget=5% | 410 | 24KiB          entries per head: a share of the tokens seen,  5%
+//                                      a count, or as many as so many bytes hold, all
+//                                      that is kept for them counted
 //     tail=40% | 160                   the last tokens, always kept: of the budget    40%
 //     sinks=4                          the first tokens, always kept                  4
 //     residual=1 | 10%                 merged entries per head, a count or a share    1

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "zeromerge/cache/ask_budget.hpp"
 #include "zeromerge/cache/evict.hpp"
 #include "zeromerge/cache/policy.hpp"
 #include "zeromerge/merge/key_rounding.hpp"
@@ -35,31 +36,6 @@ struct PromptLayer {
   std::span<H> heads;
   std::span<HeadState> states;
 };
-
-template <class P>
-BudgetQuery budget_query(const P& policy, std::size_t layer, std::size_t kv_heads, std::size_t tokens) {
-  BudgetQuery query{.layer = layer,
-                    .kv_heads = kv_heads,
-                    .tokens = tokens,
-                    .least = least_capacity(policy),
-                    .needed = needed_capacity(policy)};
-  if (const std::size_t mean = mean_of(policy.budget, query); mean != 0) {
-    const Division d = division_of(policy, mean);
-    query.beside = d.sinks + d.residual + d.recent + d.slack + 1;
-  }
-  return query;
-}
-
-// What heads of these capacities are divided into. Throws Error if one is impossible.
-template <class P>
-std::vector<Division> divide_all(const P& policy, const BudgetQuery& query,
-                                 std::span<const std::size_t> capacities) {
-  const auto filling = filling_of(policy.budget, query);
-  std::vector<Division> all;
-  for (const std::size_t capacity : capacities)
-    all.push_back(divide(policy, capacity, filling ? &*filling : nullptr));
-  return all;
-}
 
 // Importance of every entry of a head by the running score.
 template <class P, class H>
@@ -208,7 +184,8 @@ template <class P, class H>
 PromptRatings rate_prompt(const PromptLayer<P, H>& layer) {
   const P& policy = layer.policy;
   PromptRatings ratings;
-  const BudgetQuery query = budget_query(policy, layer.index, layer.heads.size(), layer.view.tokens);
+  const BudgetQuery query =
+      budget_query(policy, layer.index, layer.heads.size(), layer.heads[0].head_dim(), layer.view.tokens);
   if (policy.rates_prompts() && !everything_fits(layer, query))
     ratings.by_prompt = policy.prompt_score.rate(layer.view);
   ratings.within_error = capacities_within(layer, ratings.by_prompt, needed_capacity(policy));

@@ -20,7 +20,7 @@ using AnyStreaming = Policy<Recency, AnyBudget, DropMerge, any_storage>;
 namespace detail {
 
 inline AnyBudget read_budget(const Spec& spec) {
-  const Amount amount = spec.amount("budget", share(0.05));
+  const Amount amount = spec.budget(share(0.05));
   if (amount.value == 0.0) fail("policy '", spec.text(), "': a budget of 0 keeps nothing; use 5% or a count");
   enum Kind { uniform, adaptive, profile, two_stage, global, pyramid, error };
   const std::size_t kind =
@@ -108,13 +108,8 @@ inline AnyMerge read_merge(const Spec& spec, bool reference) {
 // Throws Error if the budget is a count with which no head can do.
 template <class P>
 void check_count(const P& policy) {
-  const Amount amount = std::visit(
-      [](const auto& budget) {
-        if constexpr (requires { budget.amount; }) return budget.amount;
-        return Amount{};
-      },
-      policy.budget.choice);
-  if (!amount.is_share) (void)divide(policy, amount.of(0));
+  const Amount amount = policy.budget.amount();
+  if (!amount.is_share && !amount.is_bytes) (void)divide(policy, amount.of(0));
 }
 
 inline AnyZeroMerge read_zeromerge(const Spec& spec) {

@@ -107,6 +107,20 @@ class Spec {
          " must be a share (5% or 0.05, at most 100%) or a whole count of entries (410)");
   }
 
+  // The same of "budget", or bytes: a whole number and B, KiB or MiB.
+  Amount budget(Amount otherwise) const {
+    const std::string* value = find("budget");
+    if (value == nullptr || value->back() != 'B') return amount("budget", otherwise);
+    const std::size_t end = std::min(value->find_first_not_of("0123456789"), value->size());
+    const std::string unit = value->substr(end);
+    const double size = unit == "B" ? 1.0 : unit == "KiB" ? 1024.0 : unit == "MiB" ? 1048576.0 : 0.0;
+    double x = 0.0;
+    if (size == 0.0 || !read(value->substr(0, end), x) || x < 1.0 || x * size > 1e15)
+      fail("policy '", text_, "': budget=", *value,
+           " must be a whole number of bytes a head on average, as in 26112B, 24KiB or 1MiB");
+    return {x * size, false, true};
+  }
+
   StorageType storage(const char* key, StorageType otherwise) const {
     return static_cast<StorageType>(
         choice(key, {"f32", "f16", "bf16", "q8", "q4"}, static_cast<std::size_t>(otherwise)));

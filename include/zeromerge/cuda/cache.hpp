@@ -191,6 +191,10 @@ class KvCache {
   std::vector<Division> division(std::size_t layer, Heads& all, std::span<const std::size_t> each) const;
   std::vector<std::size_t> capacities(std::size_t layer, Heads& all, bool& rated, Stream stream);
   std::vector<std::vector<float>> importance(Heads& all, Stream stream);
+  BudgetQuery budget_query(std::size_t layer, std::size_t tokens) const {
+    return zeromerge::detail::budget_query(policy_, first_layer_ + layer, geometry().kv_heads,
+                                           geometry().head_dim, tokens);
+  }
   std::vector<std::size_t> ask_budget(BudgetQuery query) const;
   std::size_t bound() const;
 

@@ -59,6 +59,7 @@ KvCache<P>::KvCache(const Geometry& geometry, P policy, CacheOptions options)
     fail(
         "cuda: a cache that keeps everything needs CacheOptions::longest, the tokens of the longest "
         "sequence");
+  zeromerge::detail::check_bytes(policy_, geometry.head_dim);
   const DevicePolicy device = device_policy(policy_, host_prompts_);
   const SlabForm form{row_form(device.key_type, geometry.head_dim),
                       row_form(device.value_type, geometry.head_dim), device.fields};
@@ -91,8 +92,7 @@ std::size_t KvCache<P>::bound() const {
     return parts_->longest + 1;
   std::size_t most = 0;
   for (std::size_t l = 0; l < geometry().layers; ++l) {
-    const auto query =
-        zeromerge::detail::budget_query(policy_, first_layer_ + l, geometry().kv_heads, parts_->longest);
+    const auto query = budget_query(l, parts_->longest);
     for (const std::size_t capacity : ask_budget(query)) most = std::max(most, capacity + 1);
   }
   return std::min(most, parts_->longest + 1);
@@ -116,8 +116,7 @@ void KvCache<P>::take(std::size_t layer, std::size_t sequence, const RowView& q,
   if (policy_.bounded) {                            // before anything changes
     if (!all.in_prompt()) all.read_states(stream);  // only the device knows how many tokens were decoded
     const std::size_t known = all.prompt_tokens();
-    const auto query = zeromerge::detail::budget_query(policy_, first_layer_ + layer, geometry().kv_heads,
-                                                       known + std::min(chunk, q.tokens));
+    const auto query = budget_query(layer, known + std::min(chunk, q.tokens));
     (void)zeromerge::detail::divide_all(policy_, query, ask_budget(query));
   }
   for (std::size_t t = 0; t < q.tokens; t += chunk) {
@@ -190,8 +189,7 @@ std::vector<std::vector<float>> KvCache<P>::importance(Heads& all, Stream stream
 // Of every head. rated: the window's ratings of all entries lie on the device, for somebody has to leave.
 template <class P>
 std::vector<std::size_t> KvCache<P>::capacities(std::size_t layer, Heads& all, bool& rated, Stream stream) {
-  auto query = zeromerge::detail::budget_query(policy_, first_layer_ + layer, geometry().kv_heads,
-                                               all.prompt_tokens());
+  auto query = budget_query(layer, all.prompt_tokens());
   std::vector<std::size_t> capacities = ask_budget(query);
   bool fits = true;
   for (std::size_t h = 0; h < capacities.size(); ++h) fits = fits && all.states()[h].size <= capacities[h];
@@ -207,11 +205,7 @@ std::vector<std::size_t> KvCache<P>::capacities(std::size_t layer, Heads& all, b
 template <class P>
 std::vector<Division> KvCache<P>::division(std::size_t layer, Heads& all,
                                            std::span<const std::size_t> each) const {
-  return zeromerge::detail::divide_all(
-      policy_,
-      zeromerge::detail::budget_query(policy_, first_layer_ + layer, geometry().kv_heads,
-                                      all.prompt_tokens()),
-      each);
+  return zeromerge::detail::divide_all(policy_, budget_query(layer, all.prompt_tokens()), each);
 }
 
 template <class P>

@@ -68,12 +68,19 @@ class Block {
     std::swap(ledger_, other.ledger_);
   }
 
+  // What a block of so many bytes takes; and blocks of about so many, on average.
   static constexpr std::size_t rounded(std::size_t bytes) noexcept {
-    const std::size_t unit = bytes >= kPagesFrom ? kPage : kAlignment;
-    return (bytes + unit - 1) / unit * unit;
+    return (bytes + unit(bytes) - 1) / unit(bytes) * unit(bytes);
   }
+  static constexpr std::size_t likely(std::size_t bytes) noexcept {
+    return bytes == 0 ? 0 : bytes + unit(bytes) / 2;
+  }
+  using Sizing = std::size_t (*)(std::size_t) noexcept;
 
  private:
+  static constexpr std::size_t unit(std::size_t bytes) noexcept {
+    return bytes >= kPagesFrom ? kPage : kAlignment;
+  }
   [[noreturn, gnu::cold]] static void out_of_memory() {
 #if defined(__cpp_exceptions)
     throw std::bad_alloc();

@@ -26,6 +26,10 @@ class AnyRows {
   std::size_t bytes() const noexcept {
     return std::visit([](const auto& r) { return r.bytes(); }, rows_);
   }
+  std::size_t bytes_for(std::size_t size, std::size_t rows, std::size_t loose,
+                        Block::Sizing sized) const noexcept {
+    return std::visit([=](const auto& r) { return r.bytes_for(size, rows, loose, sized); }, rows_);
+  }
   template <class F>
   decltype(auto) visit(const F& f) const {
     return std::visit([&](const auto& r) { return f(r.view()); }, rows_);

@@ -50,6 +50,15 @@ class Head {
            position_.bytes();
   }
 
+  // What a head of this kind takes that ended a prompt with `size` entries and has room for `rows`, see
+  // settle().
+  std::size_t bytes_for(std::size_t size, std::size_t rows, std::size_t loose,
+                        Block::Sizing sized) const noexcept {
+    const std::size_t fields = (fields_.score ? 2 : 1) + (fields_.mass ? 2 : 0);
+    return keys_.bytes_for(size, rows, loose, sized) + values_.bytes_for(size, rows, loose, sized) +
+           fields * sized(kernels::round_up(rows, kernels::kTile) * sizeof(float));
+  }
+
   const Keys<K>& keys() const noexcept { return keys_; }
   const Values<V>& values() const noexcept { return values_; }
   float* score() const noexcept { return floats(score_); }  // [capacity] or null

@@ -25,6 +25,10 @@ class Keys {
         scale_(ledger) {}
 
   std::size_t bytes() const noexcept { return tiles_.bytes() + scale_.bytes(); }
+  // What room for `rows` takes; `size`, `loose`: see PackedRows.
+  std::size_t bytes_for(std::size_t, std::size_t rows, std::size_t, Block::Sizing sized) const noexcept {
+    return sized(tiles_bytes(rows)) + sized(scale_bytes(rows));
+  }
   View view() const noexcept { return {data(), dims_, scale()}; }
 
   // Calls f with the view: where the type is known at run time only, f is instantiated for each.
@@ -35,9 +39,8 @@ class Keys {
 
   // Room for exactly `rows`; what fits in both sizes stays.
   void resize(std::size_t rows) {
-    const std::size_t padded = kernels::round_up(rows, kernels::kTile);
-    if constexpr (std::is_same_v<T, q8>) scale_.resize(padded * sizeof(float));
-    tiles_.resize(padded * dims_ * sizeof(Stored));
+    scale_.resize(scale_bytes(rows));
+    tiles_.resize(tiles_bytes(rows));
   }
   bool packs_late() const noexcept { return false; }
   void settle(std::size_t, std::size_t rows, std::size_t) { resize(rows); }  // see PackedRows
@@ -106,6 +109,12 @@ class Keys {
   using Stored = kernels::stored<T>;
   Stored* data() const noexcept { return reinterpret_cast<Stored*>(tiles_.data()); }
   float* scale() const noexcept { return reinterpret_cast<float*>(scale_.data()); }
+  std::size_t tiles_bytes(std::size_t rows) const noexcept {
+    return kernels::round_up(rows, kernels::kTile) * dims_ * sizeof(Stored);
+  }
+  static std::size_t scale_bytes(std::size_t rows) noexcept {
+    return std::is_same_v<T, q8> ? kernels::round_up(rows, kernels::kTile) * sizeof(float) : 0;
+  }
 
   std::size_t place(std::size_t slot, std::size_t d) const noexcept {
     constexpr std::size_t kPack = kernels::pack_of<T>;

@@ -22,6 +22,13 @@ class PackedRows {
       : head_dim_(head_dim), codec_(head_dim), groups_(ledger), window_(head_dim, ledger) {}
 
   std::size_t bytes() const noexcept { return groups_.bytes() + window_.bytes(); }
+  // What `size` rows, settled with room for `rows`, take.
+  std::size_t bytes_for(std::size_t size, std::size_t rows, std::size_t loose,
+                        Block::Sizing sized) const noexcept {
+    const std::size_t packed = whole_groups(size - std::min(size, loose));
+    return sized(groups_bytes(packed, rows)) +
+           window_.bytes_for(0, window_rows(packed, rows, loose), 0, sized);
+  }
   View view() const noexcept { return codec_.view(groups_.data(), packed_, window_); }
   template <class F>
   decltype(auto) visit(const F& f) const {
@@ -37,13 +44,10 @@ class PackedRows {
   // and leaves room for `rows`. Throws std::bad_alloc with nothing changed that matters.
   void settle(std::size_t size, std::size_t rows, std::size_t loose) {
     loose_ = loose;
-    unpack(size, (size - std::min(size, loose)) / kernels::kGroup * kernels::kGroup);
-    groups_.resize(std::max(rows / kernels::kGroup * kernels::kGroup, packed_) / kernels::kGroup *
-                   codec_.group_bytes());
+    unpack(size, whole_groups(size - std::min(size, loose)));
+    groups_.resize(groups_bytes(packed_, rows));
     pack(size);
-    // Rows that are cut off may give a group back, but never with loose ones behind it.
-    const std::size_t most = kernels::kGroup + loose;
-    window_.resize(loose == 0 ? most : std::min(most, rows - std::min(rows, packed_)));
+    window_.resize(window_rows(packed_, rows, loose));
   }
 
   // The same without taking or giving memory: room for the groups has been made.
@@ -114,6 +118,18 @@ class PackedRows {
   }
 
  private:
+  static std::size_t whole_groups(std::size_t rows) noexcept {
+    return rows / kernels::kGroup * kernels::kGroup;
+  }
+  // With room for `rows`, of which so many are packed.
+  std::size_t groups_bytes(std::size_t packed, std::size_t rows) const noexcept {
+    return std::max(whole_groups(rows), packed) / kernels::kGroup * codec_.group_bytes();
+  }
+  // Rows that are cut off may give a group back, but never with loose ones behind it.
+  static std::size_t window_rows(std::size_t packed, std::size_t rows, std::size_t loose) noexcept {
+    const std::size_t most = kernels::kGroup + loose;
+    return loose == 0 ? most : std::min(most, rows - std::min(rows, packed));
+  }
   char* group(std::size_t slot) const noexcept {
     return groups_.data() + slot / kernels::kGroup * codec_.group_bytes();
   }

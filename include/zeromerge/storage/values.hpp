@@ -23,6 +23,9 @@ class Values {
         scale_(ledger) {}
 
   std::size_t bytes() const noexcept { return rows_.bytes() + scale_.bytes(); }
+  std::size_t bytes_for(std::size_t, std::size_t rows, std::size_t, Block::Sizing sized) const noexcept {
+    return sized(rows_bytes(rows)) + sized(scale_bytes(rows));
+  }
   View view() const noexcept { return {data(), row_size_, scale()}; }
   template <class F>
   decltype(auto) visit(const F& f) const {
@@ -30,9 +33,8 @@ class Values {
   }
 
   void resize(std::size_t rows) {
-    if constexpr (std::is_same_v<T, q8>)
-      scale_.resize(kernels::round_up(rows, kernels::kTile) * sizeof(float));
-    rows_.resize(kernels::round_up(rows, kPack) * row_size_ * sizeof(Stored));
+    scale_.resize(scale_bytes(rows));
+    rows_.resize(rows_bytes(rows));
   }
   bool packs_late() const noexcept { return false; }
   void settle(std::size_t, std::size_t rows, std::size_t) { resize(rows); }
@@ -103,6 +105,12 @@ class Values {
   static constexpr std::size_t kPack = kernels::pack_of<T>;
   Stored* data() const noexcept { return reinterpret_cast<Stored*>(rows_.data()); }
   float* scale() const noexcept { return reinterpret_cast<float*>(scale_.data()); }
+  std::size_t rows_bytes(std::size_t rows) const noexcept {
+    return kernels::round_up(rows, kPack) * row_size_ * sizeof(Stored);
+  }
+  static std::size_t scale_bytes(std::size_t rows) noexcept {
+    return std::is_same_v<T, q8> ? kernels::round_up(rows, kernels::kTile) * sizeof(float) : 0;
+  }
   std::size_t place(std::size_t slot, std::size_t d) const noexcept {
     return slot / kPack * kPack * row_size_ + d * kPack + slot % kPack;
   }

@@ -1,0 +1,111 @@
+// What a policy's budget is asked: its query, and how many entries a budget in bytes comes to.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "zeromerge/cache/policy.hpp"
+#include "zeromerge/storage/head.hpp"
+
+namespace zeromerge::detail {
+
+template <class P>
+bool stores_groups(const P& policy) noexcept {
+  return policy.key_type == StorageType::q4 || policy.value_type == StorageType::q4;
+}
+
+// Bytes of heads whose capacities are `entries` on average: all alike, or different ones that are filled in
+// whole groups (see fill_groups).
+template <class P>
+class HeadBytes {
+ public:
+  HeadBytes(const P& policy, std::size_t head_dim, bool alike)
+      : policy_(policy),
+        alike_(alike),
+        head_(head_dim, policy.fields(), nullptr, policy.key_type, policy.value_type) {}
+
+  double operator()(std::size_t entries) const {
+    const Division d = division_of(policy_, entries);
+    const std::size_t loose = loose_entries(d);
+    const auto sized = [&](std::size_t capacity, Block::Sizing sizing) {
+      return static_cast<double>(
+          head_.bytes_for(capacity - std::min(capacity, d.slack), capacity + 1, loose, sizing));
+    };
+    if (alike_) return sized(entries, Block::rounded);
+    const auto likely = [&](std::size_t capacity) { return sized(capacity, Block::likely); };
+    if (!stores_groups(policy_) || entries < loose) return likely(entries);
+    const std::size_t over = (entries - loose) % kernels::kGroup;
+    const double part = static_cast<double>(over) / kernels::kGroup;
+    return (1.0 - part) * likely(entries - over) + part * likely(entries - over + kernels::kGroup);
+  }
+
+  // The most entries that `bytes` hold.
+  std::size_t entries_within(std::size_t bytes) const {
+    std::size_t low = 0;
+    std::size_t high = bytes;  // every entry takes more than one
+    while (low < high) {
+      const std::size_t middle = high - (high - low) / 2;
+      if ((*this)(middle) <= static_cast<double>(bytes))
+        low = middle;
+      else
+        high = middle - 1;
+    }
+    return low;
+  }
+
+ private:
+  const P& policy_;
+  bool alike_;
+  Head<typename P::Key, typename P::Value> head_;
+};
+
+template <class P>
+std::size_t entries_within(const P& policy, std::size_t head_dim, std::size_t bytes) {
+  const bool alike = mean_of(policy.budget, {.by_bytes = 1}) == 0;
+  return HeadBytes<P>(policy, head_dim, alike).entries_within(bytes);
+}
+
+// Throws Error if the budget is bytes that no head can do with.
+template <class P>
+void check_bytes(const P& policy, std::size_t head_dim) {
+  const Amount amount = amount_of(policy.budget);
+  if (!amount.is_bytes) return;
+  const std::size_t entries = entries_within(policy, head_dim, amount.of(0));
+  if (entries < needed_capacity(policy))
+    fail("budget: ", amount.of(0), " bytes a head hold ", entries, " entries, this policy needs ",
+         needed_capacity(policy), "; raise the budget or lower tail or sinks");
+}
+
+template <class P>
+BudgetQuery budget_query(const P& policy, std::size_t layer, std::size_t kv_heads, std::size_t head_dim,
+                         std::size_t tokens) {
+  BudgetQuery query{.layer = layer,
+                    .kv_heads = kv_heads,
+                    .tokens = tokens,
+                    .least = least_capacity(policy),
+                    .needed = needed_capacity(policy)};
+  if (const Amount amount = amount_of(policy.budget); amount.is_bytes)
+    query.by_bytes = entries_within(policy, head_dim, amount.of(0));
+  if (const std::size_t mean = mean_of(policy.budget, query); mean != 0) {
+    const Division d = division_of(policy, mean);
+    query.beside = d.sinks + d.residual + d.recent + d.slack + 1;
+    query.loose = loose_entries(d);
+    if (stores_groups(policy)) query.group = kernels::kGroup;
+  }
+  return query;
+}
+
+// What heads of these capacities are divided into. Throws Error if one is impossible.
+template <class P>
+std::vector<Division> divide_all(const P& policy, const BudgetQuery& query,
+                                 std::span<const std::size_t> capacities) {
+  const auto filling = filling_of(policy.budget, query);
+  std::vector<Division> all;
+  for (const std::size_t capacity : capacities)
+    all.push_back(divide(policy, capacity, filling ? &*filling : nullptr));
+  return all;
+}
+
+}  // namespace zeromerge::detail
