@@ -36,14 +36,14 @@ TEST(LooseRing, NeverRoundsItsNeighboursAgain) {
     test::prefill(layer, t, 0, 300);
     layer.finish_prompt();
     std::vector<std::map<std::size_t, std::vector<float>>> before;
-    for (std::size_t h = 0; h < 2; ++h) before.push_back(held(layer, h, 32));
+    for (std::size_t h = 0; h < 2; ++h) before.push_back(held(layer, h, 15));
     for (std::size_t token = 300; token < 450; ++token) test::decode(layer, t, token);
     for (std::size_t h = 0; h < 2; ++h) {
       EXPECT_EQ(layer.entries(h), budget);
-      EXPECT_EQ(held(layer, h, 32), before[h]) << budget << " entries, head " << h;
+      EXPECT_EQ(held(layer, h, 15), before[h]) << budget << " entries, head " << h;
     }
     // And the ring is as precise as f16.
-    for (std::size_t j = budget - 32; j < budget; ++j) {
+    for (std::size_t j = budget - 15; j < budget; ++j) {
       const std::size_t token = layer.position(0, j);
       std::vector<float> key(64);
       layer.read_key(0, j, key.data());
