@@ -60,7 +60,10 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"HeavyHitters", "h2o:budget=40"}, Case{"Streaming", "streaming:budget=40"},
                     Case{"Window", "snapkv:budget=72"},
                     Case{"WindowBesideScores", "zeromerge:budget=60,window=50%,tail=12"},
-                    Case{"WindowWithAdaptiveHeads", "adakv:budget=72"},
+                    Case{"WindowWithAdaptiveHeads", "adakv:budget=72"}, Case{"KeyDiff", "keydiff:budget=60"},
+                    Case{"KeyDiffInQ8", "keydiff:budget=60,storage=q8", 3, 80},
+                    Case{"KeyDiffBesideScores", "zeromerge:merge=drop,budget=50,keydiff=40%,tail=12"},
+                    Case{"KeyDiffWithAdaptiveHeads", "keydiff:budget=60,heads=adaptive,evict=3", 1, 128},
                     Case{"Bounded", "zeromerge:budget=40,tail=12,bounded=1,residual=2"},
                     Case{"BoundedWithAdaptiveHeads", "zeromerge:budget=40,tail=12,bounded=1,heads=adaptive"},
                     Case{"Pyramid", "pyramidkv:budget=72", 2, 64, 2}, Case{"Everything", "full", 1, 32}),
@@ -295,10 +298,10 @@ TEST_F(DeviceCache, RefusesWhatADeviceCannotFollowAndNamesARemedy) {
   EXPECT_PRED2(names, refusal("zeromerge:replay=50%"), "window=");
   EXPECT_PRED2(names, refusal("zeromerge:heads=two-stage"), "heads=uniform");
   EXPECT_PRED2(names, refusal("zeromerge:heads=error"), "heads=uniform");
-  EXPECT_PRED2(names, refusal("zeromerge:merge=nearest"), "merge=residual");
+  EXPECT_PRED2(names, refusal("zeromerge:merge=nearest"), "merge=drop");
   EXPECT_PRED2(names, refusal("zeromerge:groups=clusters"), "groups=arrival");
   EXPECT_PRED2(names, refusal("snapkv:bounded=1"), "bounded=1");
-  EXPECT_PRED2(names, refusal("keydiff"), "host's cache");
+  EXPECT_PRED2(names, refusal("keydiff:merge=residual"), "merge=drop");
   EXPECT_PRED2(names, refusal("kvzip:storage=f16"), "host_prompts");
   EXPECT_PRED2(names, refusal("zeromerge:refit=64"), "refit=");
   EXPECT_PRED2(names, refusal("zeromerge:reference=1"), "reference=1");

@@ -40,6 +40,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"Replay", "zeromerge:budget=72,replay=50%"},
                     Case{"GlobalBudget", "zeromerge:budget=72,heads=global"},
                     Case{"KeyClusters", "zeromerge:budget=72,residual=3,groups=clusters,metric=l2"},
+                    Case{"KeyDiff", "keydiff:budget=72"},
+                    Case{"NearestValues", "zeromerge:budget=72,merge=nearest"},
                     Case{"ZeroMerge", "zeromerge:budget=72"}, Case{"Streaming", "streaming:budget=72"},
                     Case{"Everything", "full"}),
     [](const auto& each) { return std::string(each.param.name); });

@@ -304,6 +304,7 @@ inline unsigned count_bits(std::uint32_t x) { return static_cast<unsigned>(std::
 
 inline float exp2_fast(float x) { return std::exp2(x); }
 inline float log2_fast(float x) { return std::log2(x); }
+inline float sqrt_exact(float x) { return std::sqrt(x); }
 
 namespace detail {
 template <class Span, class T, class Change>

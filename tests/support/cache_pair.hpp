@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
@@ -132,7 +133,8 @@ class CachePair {
     for (std::size_t j = 0; j < got.entries(); ++j) {
       ASSERT_EQ(got.position[j], expected.position(h, j)) << "slot " << j;
       EXPECT_EQ(got.mass[j], expected.mass(h, j)) << "slot " << j;
-      EXPECT_NEAR(got.score[j], expected.score(h, j), 1e-3 * (expected.score(h, j) + 1e-3)) << "slot " << j;
+      EXPECT_NEAR(got.score[j], expected.score(h, j), 1e-3 * (std::abs(expected.score(h, j)) + 1e-3))
+          << "slot " << j;
       expected.read_key(h, j, row.data());
       expect_row(got.keys, j, "key");
       expected.read_value(h, j, row.data());

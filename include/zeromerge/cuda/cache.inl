@@ -186,14 +186,14 @@ std::vector<std::vector<float>> KvCache<P>::importance(Heads& all, Stream stream
   return values;
 }
 
-// Of every head. rated: the window's ratings of all entries lie on the device, for somebody has to leave.
+// Of every head. rated: the ratings of all entries lie on the device, for somebody has to leave.
 template <class P>
 std::vector<std::size_t> KvCache<P>::capacities(std::size_t layer, Heads& all, bool& rated, Stream stream) {
   auto query = budget_query(layer, all.prompt_tokens());
   std::vector<std::size_t> capacities = ask_budget(query);
   bool fits = true;
   for (std::size_t h = 0; h < capacities.size(); ++h) fits = fits && all.states()[h].size <= capacities[h];
-  rated = !fits && parts_->policy.window != 0 && all.window_tokens() != 0;
+  rated = !fits && all.can_rate();
   if (rated) all.rate(stream);
   if (!compares_entries(policy_.budget) || all.prompt_tokens() == 0) return capacities;
   const bool by_rating = rated && policy_.prompt_share >= 1.0;

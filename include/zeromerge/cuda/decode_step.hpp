@@ -1,6 +1,7 @@
-// One decode step of a layer on the device, as three launches on the caller's stream:
+// One decode step of a layer on the device, as three launches on the caller's stream, or four:
 //   decode_attention    append the new entry, attend, split over entries
 //   combine_and_score   outputs from the parts; scores and who is worth least
+//   rate_keys           who is worth least by the keys, where the policy asks them (keydiff)
 //   evict               fold the leaver, turn the ring; what the heads hold changes here
 // Nothing allocates and nothing waits, and the host needs to know only upper bounds, so a captured step
 // replays.
@@ -11,6 +12,7 @@
 
 #include "zeromerge/core/errors.hpp"
 #include "zeromerge/kernels/cuda/decode_attention.hpp"
+#include "zeromerge/kernels/cuda/key_diff.hpp"
 #include "zeromerge/kernels/cuda/merge.hpp"
 #include "zeromerge/kernels/cuda/runtime.hpp"
 #include "zeromerge/kernels/cuda/score.hpp"
@@ -94,6 +96,12 @@ inline void launch_combine_and_score(const CombineScoreArguments& a, const Decod
          kStepThreads, combine_shared_bytes(plan.group), stream, a);
 }
 
+// Of heads that somebody leaves in this step; over their scores.
+template <class K>
+void launch_rate_keys(const KeyRatingArguments& a, Stream stream) {
+  launch(rate_keys<K>, {a.batch * a.heads.kv_heads}, kKeyRatingThreads, kKeyRatingBytes, stream, a);
+}
+
 template <class K, class V>
 void launch_evict(const EvictArguments& a, const DecodePlan& plan, Stream stream) {
   launch(evict<K, V>, {static_cast<unsigned>(plan.heads)}, kStepThreads, kEvictSharedBytes, stream, a);
@@ -135,9 +143,11 @@ void launch_attend(const DecodeStep& s, const DecodePlan& plan, Stream stream) {
 template <class K, class V>
 void launch_decode_step(const DecodeStep& s, const DecodePlan& plan, Stream stream) {
   launch_attend<K, V>(s, plan, stream);
-  launch_evict<K, V>(
-      {s.heads, s.rule, s.least_value, s.least_slot, s.logits != nullptr ? plan.score_blocks : 0, s.batch},
-      plan, stream);
+  const bool rates = s.rule.rates_keys != 0;
+  if (rates) launch_rate_keys<K>({s.heads, nullptr, 0, s.batch}, stream);
+  // What the score's blocks have found counts where the score decides.
+  const unsigned found = s.logits != nullptr && !rates ? plan.score_blocks : 0;
+  launch_evict<K, V>({s.heads, s.rule, s.least_value, s.least_slot, found, s.batch}, plan, stream);
 }
 
 }  // namespace zeromerge::cuda

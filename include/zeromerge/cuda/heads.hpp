@@ -14,6 +14,7 @@
 #include "zeromerge/cuda/head_copy.hpp"
 #include "zeromerge/cuda/head_plan.hpp"
 #include "zeromerge/cuda/parts.hpp"
+#include "zeromerge/cuda/prompt_score.hpp"
 #include "zeromerge/cuda/query_tail.hpp"
 
 namespace zeromerge::cuda {
@@ -40,7 +41,6 @@ class Heads {
     for (const HeadRows& head : slab_.heads()) most = std::max<std::size_t>(most, head.room);
     return most;
   }
-  std::size_t window_tokens() const noexcept { return tail_.tokens(); }
 
   // A call of a prompt. out: null where the engine has attended by itself and gives lse
   // [tokens][query_heads]. What can be refused is refused, and memory found, before anything changes.
@@ -56,11 +56,11 @@ class Heads {
     parts_->launches.append(view(), tokens, stream);
     for (HeadState& s : states_) s.size += tokens.tokens, s.tokens += tokens.tokens;
     if (own != nullptr)
-      parts_->launches.attend(
-          {view(), tokens.q, out, own, sinks, tokens.type, out_type, tokens.tokens, scale(), g.logit_softcap},
-          extent(tokens.tokens), stream);
+      parts_->launches.attend({view(), tokens.q, out, own, sinks, tokens.type, out_type, tokens.tokens,
+                               logit_scale(*parts_), g.logit_softcap},
+                              extent_of(*parts_, tokens.tokens, largest()), stream);
     if (own != nullptr) lse = own;
-    if (parts_->policy.fields.score) add_columns(tokens, lse, stream);
+    if (parts_->policy.fields.score) add_columns(*parts_, view(), tokens, lse, largest(), stream);
     if (parts_->policy.window != 0) tail_.append(tokens.q, lse, tokens.tokens, stream);
   }
 
@@ -78,28 +78,12 @@ class Heads {
     if (!fits) shrink(divisions, false, stream);
   }
 
-  // Ratings of all entries by the prompt's last queries stay on the device for compress().
-  void rate(Stream stream) {
-    const std::size_t stride = largest();
-    float* plain = scratch_->ratings.get(states_.size() * stride);
-    float* pooled = scratch_->pooled.get(states_.size() * stride);
-    const auto asked = static_cast<std::uint32_t>(std::min(tail_.tokens(), stride));
-    const float weight = 1.0f / static_cast<float>(asked * parts_->group());
-    ColumnArguments a{view(),       tail_.q(), tail_.lse(), plain,   static_cast<std::uint32_t>(stride),
-                      tail_.type(), asked,     asked,       scale(), parts_->geometry.logit_softcap,
-                      0.0f,         weight,    0.0f};
-    parts_->launches.columns(a, extent(asked), stream);
-    const PoolArguments pool{device_states_,
-                             plain,
-                             pooled,
-                             static_cast<std::uint32_t>(stride),
-                             parts_->kv_heads(),
-                             static_cast<std::uint32_t>(parts_->policy.window),
-                             static_cast<std::uint32_t>(std::max<std::size_t>(1, parts_->policy.pooled)),
-                             parts_->policy.pooled_by_maximum ? 1u : 0u};
-    launch(pool_ratings<kPoolThreads>, {detail::blocks_of(stride, kPoolThreads), parts_->kv_heads()},
-           kPoolThreads, 0, stream, pool);
+  // Whether rate() can be asked.
+  bool can_rate() const noexcept {
+    return parts_->policy.rule.rates_keys != 0 || (parts_->policy.window != 0 && tail_.tokens() != 0);
   }
+  // Ratings of all entries stay on the device for compress().
+  void rate(Stream stream) { rate_entries(*parts_, *scratch_, view(), tail_, largest(), stream); }
   // The same on the host: [kv_heads][entries].
   std::vector<std::vector<float>> ratings(Stream stream) const {
     std::vector<std::vector<float>> all;
@@ -217,37 +201,11 @@ class Heads {
     put(to.bias, bias);
     synchronise(stream);  // the buffers end here
   }
-  float scale() const noexcept { return parts_->geometry.attention_scale() * kLog2E; }
   std::uint32_t largest() const noexcept {
     std::uint32_t most = 0;
     for (const HeadState& s : states_) most = std::max(most, s.size);
     return most;
   }
-  PromptExtent extent(std::size_t tokens) const noexcept {
-    return {static_cast<unsigned>(tokens) * parts_->group(), largest()};
-  }
-
-  void add_columns(const PromptTokens& tokens, const float* lse, Stream stream) {
-    const std::size_t tail = parts_->policy.tail_rows;
-    const auto counting =
-        static_cast<std::uint32_t>(tail == 0 ? tokens.tokens : std::min<std::size_t>(tokens.tokens, tail));
-    const float log2_decay = parts_->policy.rule.log2_decay;
-    const ColumnArguments a{view(),
-                            tokens.q,
-                            lse,
-                            nullptr,
-                            0,
-                            tokens.type,
-                            tokens.tokens,
-                            counting,
-                            scale(),
-                            parts_->geometry.logit_softcap,
-                            log2_decay,
-                            1.0f,
-                            std::exp2(log2_decay * static_cast<float>(tokens.tokens))};
-    parts_->launches.columns(a, extent(tokens.tokens), stream);
-  }
-
   // Heads grow while a prompt goes on; a turned ring is put into the order of arrival on the way.
   void make_room(std::size_t tokens, Stream stream) {
     bool fits = slab_.bytes() != 0;

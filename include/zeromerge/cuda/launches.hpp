@@ -20,6 +20,7 @@ struct Launches {
   void (*append)(const PromptHeads& heads, const PromptTokens& tokens, Stream stream);
   void (*attend)(const PromptAttentionArguments& a, PromptExtent extent, Stream stream);
   void (*columns)(const ColumnArguments& a, PromptExtent extent, Stream stream);
+  void (*rate_keys)(const KeyRatingArguments& a, Stream stream);
   void (*gather)(const CompactArguments& a, unsigned entries, Stream stream);
   void (*fold)(const CompactArguments& a, unsigned groups, Stream stream);
   void (*decode)(const DecodeStep& step, const DecodePlan& plan, Stream stream);
@@ -73,8 +74,8 @@ struct PromptLaunches {
 template <class K, class V>
 Launches launches_of() {
   using Prompt = detail::PromptLaunches<K, V>;
-  return {Prompt::append, Prompt::attend,           Prompt::columns,    Prompt::gather,
-          Prompt::fold,   launch_decode_step<K, V>, launch_attend<K, V>};
+  return {Prompt::append, Prompt::attend, Prompt::columns,          launch_rate_keys<K>,
+          Prompt::gather, Prompt::fold,   launch_decode_step<K, V>, launch_attend<K, V>};
 }
 
 inline void launch_select(const SelectArguments& a, Stream stream) {

@@ -23,9 +23,9 @@ struct DevicePolicy {
   EntryFields fields{};
   StorageType key_type{};
   StorageType value_type{};
-  std::size_t tail_rows = 0;       // of a prompt's call that count for the score; 0: all
-  std::size_t window = 0;          // last queries of a prompt that rate it; 0: none do
-  std::size_t pooled = 1;          // entries that a rating is pooled over,
+  std::size_t tail_rows = 0;  // of a prompt's call that count for the score; 0: all
+  std::size_t window = 0;     // last queries of a prompt that rate it; 0: none do (but see rule.rates_keys)
+  std::size_t pooled = 1;     // entries that a rating is pooled over,
   bool pooled_by_maximum = false;  // by their maximum, not their average
 };
 
@@ -60,20 +60,29 @@ inline void read_merge(const ResidualMerge& merge, DevicePolicy& to) {
   to.rule.alpha = p.alpha;
   to.rule.match = p.metric == ResidualMerge::Metric::dot ? Match::dot : Match::l2;
 }
+inline void read_merge(const NearestValueMerge&, DevicePolicy& to) { to.rule.fold = Fold::drop; }
 template <class M>
 void read_merge(const M&, DevicePolicy&) {
   fail(
-      "cuda: a device folds leavers into merged entries or drops them; use merge=residual or merge=drop, or "
+      "cuda: a device folds leavers into merged entries or drops them; use merge=residual, drop or nearest, "
+      "or "
       "the host's cache");
 }
+
+// What becomes of the leavers of a whole prompt.
 template <class M>
 void check_groups(const M&) {}
+inline void check_groups(const NearestValueMerge&) {
+  fail("cuda: at the end of a prompt values go to near keys on the host only; use merge=drop, or ",
+       kHostPrompts);
+}
 inline void check_groups(const ResidualMerge& merge) {
   if (merge.params().clusters)
     fail("cuda: groups of near keys are made on the host only; use groups=arrival, or ", kHostPrompts);
 }
 
 inline void read_prompt_score(const NoPromptScore&, DevicePolicy&) {}
+inline void read_prompt_score(const KeyDiff&, DevicePolicy&) {}  // see read_again
 inline void read_prompt_score(const WindowAttention& score, DevicePolicy& to) {
   to.window = score.window;
   to.pooled = score.kernel;
@@ -82,8 +91,8 @@ inline void read_prompt_score(const WindowAttention& score, DevicePolicy& to) {
 template <class R>
 void read_prompt_score(const R&, DevicePolicy&) {
   fail(
-      "cuda: of the scores of whole prompts a device has the window (snapkv); use window=, leave the score "
-      "out, or ",
+      "cuda: of the scores of whole prompts a device has the window (snapkv) and keydiff; use window= or "
+      "keydiff=, leave the score out, or ",
       kHostPrompts);
 }
 
@@ -111,6 +120,26 @@ bool asks_again(const P& policy) {
     return policy.rates_prompts() && policy.prompt_score.rates_in_decode();
   else
     return false;
+}
+
+// What decides in decode beside the running score. Throws Error.
+template <class P>
+void read_again(const P& policy, DevicePolicy& to) {
+  if (!asks_again(policy)) return;
+  bool keys = false;
+  detail::with_choice(policy.prompt_score, [&](const auto& score) {
+    keys = std::same_as<std::remove_cvref_t<decltype(score)>, KeyDiff>;
+  });
+  if (!keys)
+    fail(
+        "cuda: of the scores of whole prompts that are asked again in decode a device has keydiff; others "
+        "need "
+        "the host's cache");
+  if (!to.fields.score || to.rule.fold != Fold::drop)
+    fail(
+        "cuda: on a device keydiff decides who is dropped in decode: use merge=drop and a policy that keeps "
+        "scores, or the host's cache");
+  to.rule.rates_keys = 1;
 }
 
 // What a policy asks of a prompt's end, where the device does that too. Throws Error.
@@ -152,10 +181,7 @@ DevicePolicy device_policy(const P& policy, bool host_prompts = false) {
   d.rule.block = static_cast<std::uint32_t>(policy.areas.block);
   detail::read_score(policy.score, d);
   detail::with_choice(policy.merge, [&](const auto& merge) { detail::read_merge(merge, d); });
-  if (asks_again(policy))
-    fail(
-        "cuda: who leaves in decode follows the running score; a score of whole prompts that is asked again "
-        "(keydiff) needs the host's cache");
+  read_again(policy, d);
   if (!host_prompts) read_prompt_end(policy, d);
   if (d.fields.mass && !d.fields.score)
     fail(

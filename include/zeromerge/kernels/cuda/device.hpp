@@ -29,7 +29,7 @@
 // - load16(s, i), store16(s, i, v): 16 bytes from element i on, aligned
 // - copy_async16(shared, i, global, j, valid), copy_commit(), copy_wait<N>(): 16 bytes, zeros if not valid
 // - widen(x), narrow<T>(x), widen2_f16, widen2_bf16, widen4_q8: between storage and float
-// - exp2_fast, log2_fast, round_to_int, bits_of<U>(v)
+// - exp2_fast, log2_fast, sqrt_exact, round_to_int, bits_of<U>(v)
 // - atomic_add(s, i, v): the value before
 #pragma once
 

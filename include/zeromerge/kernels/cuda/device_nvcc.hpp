@@ -196,6 +196,7 @@ ZEROMERGE_DEVICE float exp2_fast(float x) {
   return y;
 }
 ZEROMERGE_DEVICE float log2_fast(float x) { return __log2f(x); }
+ZEROMERGE_DEVICE float sqrt_exact(float x) { return __fsqrt_rn(x); }
 
 template <class S, class T>
 ZEROMERGE_DEVICE T atomic_add(S s, std::size_t i, T v) {

@@ -101,6 +101,7 @@ struct StepRule {
   std::uint32_t block;         // Areas::block
   std::uint32_t as_reference;  // Areas::as_reference
   std::uint32_t sum_on_merge;  // the score of a merged entry: the sum, else the larger one
+  std::uint32_t rates_keys;    // 1: who leaves goes by KeyDiff, which a step's launches write over the scores
 };
 
 // One layer's heads in a batch of sequences. Row r of a batch is sequence sequences[r], or r where that is

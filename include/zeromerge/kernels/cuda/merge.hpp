@@ -63,6 +63,7 @@ struct HeadBlock {
   }
 
   ZEROMERGE_DEVICE float worth(unsigned tokens, unsigned slot) const {
+    if (rule.rates_keys != 0) return score().at(slot);
     return importance_at(head, rule, tokens, slot);
   }
   ZEROMERGE_DEVICE unsigned least(unsigned tokens, unsigned first, unsigned last) const {
