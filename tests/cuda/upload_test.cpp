@@ -38,6 +38,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"Expected", "expected:budget=72,storage=f16"},
                     Case{"Defensive", "defensive:budget=72,storage=f16"},
                     Case{"Replay", "zeromerge:budget=72,replay=50%"},
+                    Case{"HeldForAWhile", "zeromerge:budget=72,replay=60%,merge=drop,hold=20"},
+                    Case{"HeldForAWhileInBlocks", "zeromerge:budget=72,replay=60%,residual=2,hold=9,evict=3"},
                     Case{"GlobalBudget", "zeromerge:budget=72,heads=global"},
                     Case{"KeyClusters", "zeromerge:budget=72,residual=3,groups=clusters,metric=l2"},
                     Case{"KeyDiff", "keydiff:budget=72"},

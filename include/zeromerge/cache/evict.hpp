@@ -29,7 +29,8 @@ namespace zeromerge {
 struct HeadState {
   Division division;
   std::size_t residuals = 0;  // merged entries that exist, behind the sinks
-  std::size_t rated = 0;      // behind these: chosen by a score of whole prompts that lasts
+  std::size_t rated = 0;      // behind these: chosen by a score of whole prompts that lasts, best first
+  std::size_t held = 0;       // entries that these were, a token, since one of them was let go
   std::size_t ring_next = 0;  // the ring's oldest place
   bool ring = false;  // the ring has turned: slots of the recent area are no longer in order of arrival
 
@@ -106,7 +107,7 @@ void compress(const P& policy, const M& merge, const H& head, HeadState& state, 
     const auto from = context.end() - static_cast<std::ptrdiff_t>(d.by_prompt - rated);
     chosen.insert(chosen.end(), from, context.end());
     context.erase(from, context.end());
-    std::sort(chosen.begin(), chosen.end());
+    // As best_slots leaves them: by falling rating, so that those to be let go first come last.
   }
   if (!policy.areas.as_reference) std::sort(context.begin(), context.end());
   std::vector<char> kept(head.size(), 0);
@@ -129,6 +130,7 @@ void compress(const P& policy, const M& merge, const H& head, HeadState& state, 
   to = target.size();
   state.residuals = to - d.sinks;
   state.rated = chosen.size();
+  state.held = 0;
   for (const auto* slots : {&chosen, &context})
     for (const std::size_t slot : *slots) target.copy(head, slot, to++);
   for (std::size_t slot = last; slot < head.size(); ++slot) target.copy(head, slot, to++);
@@ -190,6 +192,15 @@ void found_residuals(const P& policy, H& head, HeadState& state, std::size_t tok
   }
 }
 
+// The number of rated entries falls by half in Areas::hold tokens, the least rated first: one joins those
+// that compete whenever what they were, token by token, adds up to hold / ln 2.
+inline void let_go(const Areas& areas, HeadState& state) noexcept {
+  if (areas.hold == 0 || state.rated == 0) return;
+  const std::size_t each = areas.hold_sum();
+  state.held += state.rated * areas.block;
+  for (; state.held >= each && state.rated != 0; state.held -= each) --state.rated;
+}
+
 }  // namespace detail
 
 // Brings a head that has just taken a token and is above its capacity to what Areas::block says: the newest
@@ -223,6 +234,7 @@ void evict(const P& policy, H& head, HeadState& state, std::size_t tokens) noexc
   }
   head.cut(newest);
   state.ring = true;
+  detail::let_go(policy.areas, state);
 }
 
 // Puts a turned ring back into the order of arrival, so that a new prompt can follow. Behind the ring the

@@ -58,8 +58,14 @@ struct Areas {
   std::size_t sinks = 4;       // the first tokens, never evicted, never merged
   std::size_t least = 32;      // a share budget never asks a head to do with fewer entries
   std::size_t block = 1;       // decoded tokens after which as many leave at once
-  bool as_reference = false;   // the reference code to the letter, see cache/evict.hpp
+  std::size_t hold = 0;  // decoded tokens after which half of what a lasting score of whole prompts chose
+                         // competes again; 0: it stays for good
+  bool as_reference = false;  // the reference code to the letter, see cache/evict.hpp
 
+  // Entries times tokens for which one of them begins to compete.
+  std::size_t hold_sum() const noexcept {
+    return static_cast<std::size_t>(static_cast<double>(hold) * 1.4426950408889634 + 0.5);  // hold / ln 2
+  }
   std::size_t recent_of(std::size_t capacity) const noexcept {
     return std::max<std::size_t>(2, recent.of(capacity));
   }

@@ -59,6 +59,7 @@ inline const std::vector<Preset>& presets() {
         {"merge", "drop"},
         {"importance", "mean"},
         {"decay", "0.98"},
+        {"hold", "512"},
         {"refit", "256"},
         {"rounding", "queries"},
         {"storage", "q4"}}},

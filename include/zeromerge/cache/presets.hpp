@@ -40,6 +40,9 @@
 //                                      one of these: of what a prompt leaves beside   none
 //                                      its first and last tokens, chosen by a score
 //                                      of whole prompts, see score/
+//     hold=512                         decoded tokens after which half of what a       0
+//                                      lasting one of them (replay, far, second)
+//                                      chose competes with the rest; 0: none ever
 //     norm=0|1                         that score times the length of the value       0
 //     refit=0 | 256                    values fitted after the prompt to so many      0
 //                                      tokens' queries

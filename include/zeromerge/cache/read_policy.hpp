@@ -121,6 +121,7 @@ inline AnyZeroMerge read_zeromerge(const Spec& spec) {
   policy.areas.as_reference = reference;
   policy.bounded = spec.choice("bounded", {"0", "1"}, 0) == 1;
   policy.areas.block = spec.whole("evict", 1, 1);
+  policy.areas.hold = spec.whole("hold", 0, 0);
   policy.prompt_share = 0.0;
   read_prompt_score(spec, policy);
   policy.refit.references = spec.whole("refit", 0, 0);
@@ -150,12 +151,12 @@ inline AnyStreaming read_streaming(const Spec& spec) {
 
 // Throws Error if the spec has another key than these.
 inline void allow_policy_keys(const Spec& spec) {
-  spec.allow_only({"budget",  "tail",       "sinks",  "residual", "alpha",     "decay",
-                   "score",   "importance", "heads",  "profile",  "floor",     "merge",
-                   "update",  "metric",     "least",  "bounded",  "reference", "storage",
-                   "keys",    "values",     "replay", "refit",    "ridge",     "second",
-                   "first",   "evict",      "window", "far",      "defensive", "expected",
-                   "keydiff", "norm",       "error",  "gate",     "groups",    "rounding"});
+  spec.allow_only({"budget",     "tail",     "sinks",     "residual", "alpha", "decay",  "score",
+                   "importance", "heads",    "profile",   "floor",    "merge", "update", "metric",
+                   "least",      "bounded",  "reference", "storage",  "keys",  "values", "replay",
+                   "refit",      "ridge",    "second",    "first",    "evict", "window", "far",
+                   "defensive",  "expected", "keydiff",   "norm",     "error", "gate",   "groups",
+                   "rounding",   "hold"});
 }
 
 template <class P>

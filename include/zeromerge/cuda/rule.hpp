@@ -179,6 +179,7 @@ DevicePolicy device_policy(const P& policy, bool host_prompts = false) {
   d.key_type = policy.key_type;
   d.value_type = policy.value_type;
   d.rule.block = static_cast<std::uint32_t>(policy.areas.block);
+  d.rule.hold = static_cast<std::uint32_t>(policy.areas.hold_sum());
   detail::read_score(policy.score, d);
   detail::with_choice(policy.merge, [&](const auto& merge) { detail::read_merge(merge, d); });
   read_again(policy, d);

@@ -76,9 +76,10 @@ struct HeadState {
   std::uint32_t residual;  // places for merged entries
   std::uint32_t recent;
   std::uint32_t residuals;  // merged entries that exist
-  std::uint32_t rated;      // behind these: never leave
+  std::uint32_t rated;      // behind these: do not compete, the last of them being the next to
   std::uint32_t ring_next;  // the ring's oldest place
   std::uint32_t ring;       // 1: it has turned
+  std::uint32_t held;       // rated entries times tokens since one of them was let go
 };
 
 // What an entry is worth.
@@ -101,6 +102,7 @@ struct StepRule {
   std::uint32_t block;         // Areas::block
   std::uint32_t as_reference;  // Areas::as_reference
   std::uint32_t sum_on_merge;  // the score of a merged entry: the sum, else the larger one
+  std::uint32_t hold;          // rated entries times tokens for which one begins to compete; 0: none does
   std::uint32_t rates_keys;    // 1: who leaves goes by KeyDiff, which a step's launches write over the scores
 };
 

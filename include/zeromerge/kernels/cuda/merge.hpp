@@ -156,6 +156,13 @@ struct HeadBlock {
     state.ring = 1;
   }
 
+  // Rated entries begin to compete, the least rated first (cache/evict.hpp).
+  ZEROMERGE_DEVICE void let_go(HeadState& state) const {
+    if (rule.hold == 0 || state.rated == 0) return;
+    state.held += state.rated * rule.block;
+    for (; state.held >= rule.hold && state.rated != 0; state.held -= rule.hold) --state.rated;
+  }
+
   // Before their places are needed, the least important entries become merged entries where these stand in
   // the order of slots; then one entry leaves for each of the block that waits. known: who is least the first
   // time, or kNoSlot. Returns how many entries stay.
@@ -164,7 +171,10 @@ struct HeadBlock {
     if (leaving != 0 && rule.as_reference != 0) state.residuals = state.residual;
     for (unsigned left = 0;;) {
       const bool founding = founds_residual(state, rule, entries);
-      if (!founding && left == leaving) return entries - leaving;
+      if (!founding && left == leaving) {
+        if (leaving != 0) let_go(state);
+        return entries - leaving;
+      }
       Candidates compete = candidates(state, rule, entries);
       if (founding) compete = {state.sinks + state.residuals, entries - state.recent};
       if (known == kNoSlot) known = least(state.tokens, compete.first, compete.last);
