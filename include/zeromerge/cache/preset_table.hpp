@@ -54,8 +54,8 @@ inline const std::vector<Preset>& presets() {
       {"best",
        {{"heads", "two-stage"},
         {"replay", "100%"},
-        {"tail", "15"},   // and the one to come: a tile of rows in f16
-        {"least", "79"},  // the tail and two groups of rows in 4 bits
+        {"tail", "15"},  // and the one to come: a tile of rows in f16
+        {"least", "60"},
         {"merge", "drop"},
         {"importance", "mean"},
         {"decay", "0.98"},
