@@ -242,20 +242,19 @@ struct TwoStages {
   std::size_t group = 1;  // entries beside the last ones come in so many
 
   // Whoever has lost most by rounding down is the next to get a whole group of what all have lost.
-  void fill_groups(std::vector<std::size_t>& won) const {
+  void fill_groups(std::vector<std::size_t>& capacities) const {
     std::vector<std::size_t> over;
     std::size_t left = 0;
-    for (std::size_t& w : won) {
-      const std::size_t capacity = first + w;
+    for (const std::size_t capacity : capacities) {
       over.push_back(capacity < kPrompt ? (capacity - filling.recent) % group : 0);
       left += over.back();
     }
     for (;;) {
       const auto most = std::max_element(over.begin(), over.end());
       if (*most == 0) return;
-      std::size_t& w = won[static_cast<std::size_t>(most - over.begin())];
+      std::size_t& capacity = capacities[static_cast<std::size_t>(most - over.begin())];
       const std::size_t given = std::min(left, group);
-      w = w - *most + given;
+      capacity = capacity - *most + given;
       left -= given;
       *most = 0;
     }
@@ -272,10 +271,16 @@ struct TwoStages {
       values.emplace_back();
       for (const std::size_t j : left[i]) values[i].push_back(second[i][j]);
     }
-    auto won = test::shares_won(values, (mean - first) * running.size(), gap);
-    fill_groups(won);
+    std::vector<std::size_t> capacities = test::shares_won(values, (mean - first) * running.size(), gap);
+    for (std::size_t& capacity : capacities) capacity += first;
+    fill_groups(capacities);
     for (std::size_t i = 0; i < running.size(); ++i) {
-      for (const std::size_t j : test::highest(left[i], won[i], second[i], gap)) chosen[i].push_back(j);
+      if (capacities[i] < first) {
+        chosen[i] = filling.by(running[i], capacities[i], gap);
+        continue;
+      }
+      for (const std::size_t j : test::highest(left[i], capacities[i] - first, second[i], gap))
+        chosen[i].push_back(j);
       chosen[i] = filling.with(chosen[i]);
     }
     return chosen;

@@ -194,6 +194,35 @@ void check_attend(std::size_t rows, std::size_t group, std::size_t n, std::size_
   }
 }
 
+// Rows that all see everything: the largest probabilities, whatever was there before.
+template <class K>
+void check_maxima(std::size_t rows, std::size_t n, std::size_t dim, bool biased, double softcap, bool sinks) {
+  SCOPED_TRACE(testing::Message() << "rows " << rows << " n " << n << " dim " << dim << " softcap " << softcap
+                                  << (biased ? " biased" : "") << (sinks ? " sinks" : ""));
+  Block<K, K> block(rows, 1, n, dim, biased, softcap);
+  std::fill(block.limit.begin(), block.limit.end(), n);
+  if (sinks) block.sink = test::normals(block.random, rows, 2.0);
+  const float before = 0.5f / static_cast<float>(n);
+  std::vector<float> most(test::padded(n), before);
+  kernels::column_maxima(block.rows(), kernels::wide(block.keys.rows.view()), block.scratch(), most.data());
+  std::vector<double> expected(n, static_cast<double>(before));
+  for (std::size_t r = 0; r < rows; ++r) {
+    const test::Attention a = block.expected(r);
+    for (std::size_t j = 0; j < n; ++j) expected[j] = std::max(expected[j], a.probability[j]);
+  }
+  for (std::size_t j = 0; j < n; ++j)
+    ASSERT_NEAR(most[j], expected[j], 1e-4 * expected[j] + 1e-6) << "entry " << j;
+}
+
+TEST_P(PrefillKernels, LargestProbabilitiesOfRowsThatSeeEverything) {
+  for (const std::size_t dim : {8u, 64u, 80u, 128u, 256u}) check_maxima<f16>(33, 150, dim, false, 0.0, true);
+  for (const std::size_t n : {1u, 15u, 16u, 17u, 63u, 64u, 65u, 200u})
+    for (const std::size_t rows : {1u, 2u, 40u}) check_maxima<f16>(rows, n, 64, n % 2 == 1, 0.0, rows == 2);
+  check_maxima<float>(20, 130, 64, true, 5.0, true);
+  check_maxima<q8>(20, 130, 64, false, 0.0, false);
+  check_maxima<bf16>(20, 130, 96, true, 0.0, true);
+}
+
 template <class K, class V>
 void check_attend() {
   for (const std::size_t dim : {1u, 5u, 8u, 24u, 64u, 80u, 96u, 128u, 256u})

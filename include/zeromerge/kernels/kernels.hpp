@@ -79,6 +79,8 @@ ZEROMERGE_CPU_KERNEL void attend_rows_with_columns(const PrefillRows& rows, cons
                                                    ColumnStatistic statistic, const WideRows& keys,
                                                    const WideRows& values, PrefillScratch scratch, float* out,
                                                    float* column);
+ZEROMERGE_CPU_KERNEL void column_maxima(const PrefillRows& rows, const WideRows& keys, PrefillScratch scratch,
+                                        float* column);
 
 // See cpu/elementwise.inl.
 template <class T>

@@ -71,7 +71,6 @@ class ReplayPass {
     const std::size_t blocks = (rows + size - 1) / size;
     kernels::PrefillBuffer buffer(size, head.row_size(), head.size(), true);
     const float* bias = head.fields().mass ? head.bias() : nullptr;
-    const std::vector<float> weight(size, 1.0f);
     head.keys().visit([&](const auto& keys) {
       kernels::WideRows wide = kernels::wide(keys);
       wide.panels = panels;
@@ -86,9 +85,8 @@ class ReplayPass {
           buffer.limit()[r] = head.size();
           buffer.sink()[r] = queries_.local_sum(token, query_head);
         }
-        kernels::attend_rows_with_columns(buffer.rows(count, bias, true, g_.logit_softcap), weight.data(),
-                                          kernels::ColumnStatistic::maximum, wide, kernels::no_values(),
-                                          buffer.scratch(), buffer.out(), column.data());
+        kernels::column_maxima(buffer.rows(count, bias, true, g_.logit_softcap), wide, buffer.scratch(),
+                               column.data());
       }
     });
   }

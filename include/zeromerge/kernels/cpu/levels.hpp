@@ -210,6 +210,10 @@ ZEROMERGE_CPU_KERNEL void attend_rows_with_columns(const PrefillRows& rows, cons
   ZEROMERGE_DISPATCH_ROWS(keys.f32 || values.f32, attend_rows_with_columns(rows, weight, statistic, keys,
                                                                            values, scratch, out, column));
 }
+ZEROMERGE_CPU_KERNEL void column_maxima(const PrefillRows& rows, const WideRows& keys, PrefillScratch scratch,
+                                        float* column) {
+  ZEROMERGE_DISPATCH_ROWS(keys.f32, column_maxima(rows, keys, scratch, column));
+}
 
 // See cpu/elementwise.inl.
 template <class T>

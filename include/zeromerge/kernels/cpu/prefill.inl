@@ -59,8 +59,14 @@ ZEROMERGE_INLINE float exponentials_of(float* row, std::size_t columns, float ma
 }
 ZEROMERGE_INLINE float maximum_of(const float* row, std::size_t columns) {
   Vec top = load(row);
-  for (std::size_t j = 16; j < columns; j += 16) top = max(top, load(row + j));
-  return reduce_max(top);
+  Vec other = top;
+  std::size_t j = 16;
+  for (; j + 32 <= columns; j += 32) {
+    top = max(top, load(row + j));
+    other = max(other, load(row + j + 16));
+  }
+  if (j < columns) top = max(top, load(row + j));
+  return reduce_max(max(top, other));
 }
 ZEROMERGE_INLINE void scale_row(float* row, std::size_t n, float factor) {
   for (std::size_t d = 0; d < n; d += 16) store(row + d, mul(load(row + d), set1(factor)));
@@ -176,4 +182,62 @@ inline void attend_rows_with_columns(const PrefillRows& rows, const float* weigh
     add_values(gemm, rows, from, values, first, n, s.wide, s.strip + first, s.strip_stride, s.logits, out);
   }
   for (std::size_t r = 0; r < rows.count; ++r) scale_row(out + r * row_size, row_size, s.sum[r]);
+}
+
+// The sum of 2^(x - maximum) of `columns` numbers, a multiple of 16, which stay as they are.
+inline float sum_of_exponentials(const float* row, std::size_t columns, float maximum) {
+  constexpr std::size_t kChains = 4;
+  const Vec shift = set1(maximum);
+  Vec sum[kChains] = {zero(), zero(), zero(), zero()};
+  std::size_t j = 0;
+  for (; j + 16 * kChains <= columns; j += 16 * kChains) {
+    ZEROMERGE_UNROLL
+    for (std::size_t i = 0; i < kChains; ++i) sum[i] = add(sum[i], exp2(sub(load(row + j + 16 * i), shift)));
+  }
+  for (; j < columns; j += 16) sum[0] = add(sum[0], exp2(sub(load(row + j), shift)));
+  return reduce_add(add(add(sum[0], sum[1]), add(sum[2], sum[3])));
+}
+
+// column[j] becomes the largest of itself and s[r][j] - shift[r], for N vectors of columns.
+template <std::size_t N>
+ZEROMERGE_INLINE void largest_differences(const float* s, std::size_t stride, std::size_t rows,
+                                          const float* shift, float* column) {
+  Vec top[N];
+  ZEROMERGE_UNROLL
+  for (std::size_t i = 0; i < N; ++i) top[i] = load(s + 16 * i);
+  ZEROMERGE_UNROLL
+  for (std::size_t i = 0; i < N; ++i) top[i] = sub(top[i], set1(shift[0]));
+  for (std::size_t r = 1; r < rows; ++r) {
+    const Vec x = set1(shift[r]);
+    ZEROMERGE_UNROLL
+    for (std::size_t i = 0; i < N; ++i) top[i] = max(top[i], sub(load(s + r * stride + 16 * i), x));
+  }
+  ZEROMERGE_UNROLL
+  for (std::size_t i = 0; i < N; ++i) store(column + 16 * i, max(load(column + 16 * i), exp2(top[i])));
+}
+
+// Of rows that all see the same entries, what each column gets at most, and no outputs: column[j] becomes the
+// largest of itself and probability[r][j]. Only sums need an exponential of every logit; of a column the
+// largest difference to its row's log-sum-exp does.
+inline void column_maxima(const PrefillRows& rows, const WideRows& keys, PrefillScratch s, float* column) {
+  const std::size_t end = rows.limit[0];
+  const std::size_t columns = round_up(end, kTile);
+  const Gemm gemm;
+  const Left q = gemm.queries({rows.q, rows.q_stride}, rows.count, keys.size, s.rows);
+  for (std::size_t first = 0; first < end; first += kKeyBlock)
+    block_logits(gemm, rows, q, 0, keys, first, std::min(kKeyBlock, columns - first), s.wide, s.strip + first,
+                 s.strip_stride);
+  for (std::size_t r = 0; r < rows.count; ++r) {
+    const float* row = s.strip + r * s.strip_stride;
+    const float sink = rows.sink != nullptr ? rows.sink[r] : kMasked;
+    const float maximum = std::max(sink, maximum_of(row, columns));
+    const float sum = sum_of_exponentials(row, columns, maximum) +
+                      (rows.sink != nullptr ? std::exp2(sink - maximum) : 0.0f);
+    s.sum[r] = maximum + std::log2(sum);
+  }
+  std::size_t j = 0;
+  for (; j + 64 <= columns; j += 64)
+    largest_differences<4>(s.strip + j, s.strip_stride, rows.count, s.sum, column + j);
+  for (; j < columns; j += 16)
+    largest_differences<1>(s.strip + j, s.strip_stride, rows.count, s.sum, column + j);
 }
