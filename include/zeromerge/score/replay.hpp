@@ -51,8 +51,10 @@ class ReplayPass {
 
  private:
   static constexpr std::size_t kParts = 4;
-  // A strip of logits and the panels of a usual prompt's keys lie in a core's cache together.
-  static constexpr std::size_t kStripFloats = std::size_t{1} << 18;
+  // A strip of logits leaves room for the panels of a usual prompt's keys in a core's cache, and has rows for
+  // a tile.
+  static constexpr std::size_t kStripFloats = std::size_t{1} << 16;
+  static constexpr std::size_t kLeastRows = 16;
 
   // A head's keys as the products want them.
   static std::vector<float> panels_of(const H& head) {
@@ -67,7 +69,7 @@ class ReplayPass {
   void replay(std::size_t h, std::size_t part, const float* panels, std::vector<float>& column) const {
     const H& head = heads_[h];
     const std::size_t rows = queries_.tokens() * g_.group();
-    const std::size_t size = kernels::strip_rows(head.size(), kStripFloats);
+    const std::size_t size = std::max(kLeastRows, kernels::strip_rows(head.size(), kStripFloats));
     const std::size_t blocks = (rows + size - 1) / size;
     kernels::PrefillBuffer buffer(size, head.row_size(), head.size(), true);
     const float* bias = head.fields().mass ? head.bias() : nullptr;
