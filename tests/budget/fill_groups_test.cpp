@@ -26,8 +26,11 @@ TEST(FillGroups, GivesWholeGroupsToThoseThatLostMost) {
 }
 
 TEST(FillGroups, LeavesAloneWhatHoldsThePromptOrCannotDoWithLess) {
-  const BudgetQuery query{.tokens = 120, .needed = 70, .group = 32, .loose = 31};
-  EXPECT_EQ(filled({72, 120, 121, 122}, query), (Counts{72, 120, 121, 122}));
+  const BudgetQuery query{.tokens = 160, .needed = 70, .group = 32, .loose = 31};
+  EXPECT_EQ(filled({72, 130, 160, 162}, query), (Counts{72, 130, 160, 162}));
+  EXPECT_EQ(filled({72, 72}, {.tokens = 160, .needed = 5, .beside = 65, .group = 32, .loose = 31}),
+            (Counts{72, 72}))
+      << "63 are too few for the first and last tokens";
   EXPECT_EQ(filled({5, 7}, {.tokens = 120}), (Counts{5, 7})) << "without groups nothing changes";
   EXPECT_TRUE(filled({}, query).empty());
 }
@@ -47,7 +50,7 @@ TEST(FillGroups, KeepsTheTotalAndMovesNobodyByMoreThanAGroup) {
       EXPECT_GE(after[h], needed);
       EXPECT_LT(before[h], after[h] + 32);
       EXPECT_LE(after[h], before[h] + 32);
-      const bool fixed = before[h] >= query.tokens || before[h] < needed + 32 || before[h] < query.loose;
+      const bool fixed = before[h] + 32 > query.tokens || before[h] < needed + 32 || before[h] < query.loose;
       parts += !fixed && (after[h] - query.loose) % 32 != 0;
     }
     EXPECT_LE(parts, 1u) << "only one head has what is less than a group";

@@ -64,6 +64,27 @@ TEST(Hold, IsForGoodWithoutIt) {
   EXPECT_EQ(positions(layer, 0, 4, chosen), before);
 }
 
+TEST(Hold, GoesOnFromACheckpointAsItWas) {
+  const auto cache = made("hold=50");
+  const test::Tokens t(kGeometry, kPrompt + 200, 6);
+  AnyLayer& layer = cache->layer(0);
+  test::prefill(layer, t, 0, kPrompt);
+  std::vector<std::size_t> rated[2];
+  std::unique_ptr<AnyCheckpoint> then;
+  for (std::size_t n = 0; n < 90; ++n) {
+    if (n == 30) then = layer.checkpoint();
+    test::decode(layer, t, kPrompt + n);
+    if (n >= 30) rated[0].push_back(layer.state(0).rated);
+  }
+  layer.rollback(*then);
+  for (std::size_t n = 30; n < 90; ++n) {
+    test::decode(layer, t, kPrompt + n);
+    rated[1].push_back(layer.state(0).rated);
+  }
+  EXPECT_EQ(rated[0], rated[1]);
+  EXPECT_LT(rated[0].back(), rated[0].front());
+}
+
 TEST(Hold, ComesByFallingRating) {
   const auto cache = made("hold=64,storage=f32");
   const test::Tokens t(kGeometry, kPrompt, 5);

@@ -79,10 +79,10 @@ PlainHead plain(const Head<K, V>& head, const HeadState& state, std::size_t toke
   const auto u32 = [](std::size_t n) { return static_cast<std::uint32_t>(n); };
   const Division& d = state.division;
   to.state = {
-      u32(head.size()),     u32(tokens),      d.capacity == kUnlimited ? cuda::kKeepsAll : u32(d.capacity),
-      u32(d.sinks),         u32(d.residual),  u32(d.recent),
-      u32(state.residuals), u32(state.rated), u32(state.ring_next),
-      state.ring ? 1u : 0u, u32(state.held)};
+      u32(head.size()),     u32(tokens),        d.capacity == kUnlimited ? cuda::kKeepsAll : u32(d.capacity),
+      u32(d.sinks),         u32(d.residual),    u32(d.recent),
+      u32(state.residuals), u32(state.rated),   u32(state.ring_next),
+      state.ring ? 1u : 0u, u32(state.held_sum)};
   return to;
 }
 

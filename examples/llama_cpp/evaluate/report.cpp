@@ -20,7 +20,7 @@ json settings(const Options& options) {
   return {{"model", options.model.filename().string()},
           {"prompt_tokens", options.prompt_tokens},
           {"predict", options.predict},
-          {"equal", options.equal_bytes ? "bytes" : "entries"}};
+          {"equal", options.equal_bytes ? "bytes held" : "entries"}};
 }
 
 // And what those of the tasks that draw have.

@@ -105,7 +105,7 @@ Amount amount_of(const B& budget) noexcept {
     return {};
 }
 
-// Entries of a head on average, for budgets that use query.beside; 0: it does not.
+// Entries of a head on average, for budgets that give heads different capacities; 0: all are alike.
 template <class B>
 std::size_t mean_of(const B& budget, const BudgetQuery& query) {
   if constexpr (requires { budget.mean(query); })

@@ -46,6 +46,9 @@ struct AdaptiveBudget {
   double floor = 0.2;
   static constexpr bool needs_importance = true;
 
+  std::size_t mean(const BudgetQuery& query) const noexcept {
+    return CapacityBounds(amount, query, floor).mean;
+  }
   std::vector<std::size_t> capacities(const BudgetQuery& query) const {
     const auto [mean, lowest] = CapacityBounds(amount, query, floor);
     const std::size_t total = mean * query.kv_heads;
@@ -54,7 +57,9 @@ struct AdaptiveBudget {
     std::vector<double> weights(query.kv_heads);
     for (std::size_t h = 0; h < query.kv_heads; ++h)
       weights[h] = floor * static_cast<double>(mean) + (1.0 - floor) * static_cast<double>(won[h]);
-    return apportion(weights, total, lowest, std::max(mean, query.tokens));
+    auto all = apportion(weights, total, lowest, std::max(mean, query.tokens));
+    fill_groups(all, query);
+    return all;
   }
 };
 

@@ -12,15 +12,17 @@
 
 namespace zeromerge {
 
-// Rounds capacities down to query.loose and whole groups, never below what a head needs, and gives what that
-// leaves over, group by group, to those that lost most (ties: the lower index); less than a group goes to the
-// next of them, so that the total stays. Heads that hold the whole prompt stay as they are.
+// Rounds capacities down to query.loose and whole groups, and gives what that leaves over, group by group, to
+// those that lost most (ties: the lower index); less than a group goes to the next of them, so that the total
+// stays. So a head may end up to a group below what the budget promises it, but never below what it can do
+// with. Heads that hold the whole prompt, or would with one group more, stay as they are.
 inline void fill_groups(std::span<std::size_t> capacities, const BudgetQuery& query) {
   if (query.group <= 1) return;
   std::vector<std::size_t> lost(capacities.size());
   for (std::size_t h = 0; h < capacities.size(); ++h) {
     const std::size_t over = (capacities[h] - std::min(capacities[h], query.loose)) % query.group;
-    const bool keeps = capacities[h] >= query.tokens || capacities[h] - over < query.needed;
+    const std::size_t down = capacities[h] - over;
+    const bool keeps = down + query.group > query.tokens || down < std::max(query.needed, query.beside);
     lost[h] = keeps ? 0 : over;
   }
   std::vector<std::size_t> order;

@@ -17,7 +17,7 @@ bool stores_groups(const P& policy) noexcept {
 }
 
 // Bytes of heads whose capacities are `entries` on average: all alike, or different ones that are filled in
-// whole groups (see fill_groups).
+// whole groups (see fill_groups). On the host; a device lays entries out in its own way.
 template <class P>
 class HeadBytes {
  public:
@@ -47,15 +47,27 @@ class HeadBytes {
     std::size_t high = bytes;  // every entry takes more than one
     while (low < high) {
       const std::size_t middle = high - (high - low) / 2;
-      if ((*this)(middle) <= static_cast<double>(bytes))
+      if (fits(middle, bytes))
         low = middle;
       else
         high = middle - 1;
     }
-    return low;
+    // Where a group fills, or last tokens are too many to be kept out of groups, a larger head takes less.
+    std::size_t most = low;
+    for (std::size_t entries = low + 1; entries <= low + kTeeth; ++entries)
+      if (fits(entries, bytes)) most = entries;
+    return most;
   }
 
  private:
+  // Entries within which what a head takes has caught up with the rows that wait for their group, at most
+  // three groups of them.
+  static constexpr std::size_t kTeeth = 16 * kernels::kGroup;
+
+  bool fits(std::size_t entries, std::size_t bytes) const {
+    return (*this)(entries) <= static_cast<double>(bytes);
+  }
+
   const P& policy_;
   bool alike_;
   Head<typename P::Key, typename P::Value> head_;

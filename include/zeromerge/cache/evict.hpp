@@ -1,7 +1,8 @@
 // Who leaves: at the end of a prompt (compress) and for decoded tokens (evict).
 //
 // Slots of a head: sinks | residual | rated | context | recent. Rated entries were chosen by a score of whole
-// prompts that lasts; they do not compete in decode. While a head grows, slots follow the order of
+// prompts that lasts; they do not compete in decode, except as Areas::hold lets them go, from the last slot
+// on: the least rated, of several prompts the newest's first. While a head grows, slots follow the order of
 // arrival. Once it is full the recent area is a ring: the oldest takes the place of the entry that leaves,
 // the new token takes the oldest's place.
 //
@@ -30,7 +31,7 @@ struct HeadState {
   Division division;
   std::size_t residuals = 0;  // merged entries that exist, behind the sinks
   std::size_t rated = 0;      // behind these: chosen by a score of whole prompts that lasts, best first
-  std::size_t held = 0;       // entries that these were, a token, since one of them was let go
+  std::size_t held_sum = 0;   // of `rated` over the tokens since one of them was let go
   std::size_t ring_next = 0;  // the ring's oldest place
   bool ring = false;  // the ring has turned: slots of the recent area are no longer in order of arrival
 
@@ -130,7 +131,7 @@ void compress(const P& policy, const M& merge, const H& head, HeadState& state, 
   to = target.size();
   state.residuals = to - d.sinks;
   state.rated = chosen.size();
-  state.held = 0;
+  state.held_sum = 0;
   for (const auto* slots : {&chosen, &context})
     for (const std::size_t slot : *slots) target.copy(head, slot, to++);
   for (std::size_t slot = last; slot < head.size(); ++slot) target.copy(head, slot, to++);
@@ -197,8 +198,8 @@ void found_residuals(const P& policy, H& head, HeadState& state, std::size_t tok
 inline void let_go(const Areas& areas, HeadState& state) noexcept {
   if (areas.hold == 0 || state.rated == 0) return;
   const std::size_t each = areas.hold_sum();
-  state.held += state.rated * areas.block;
-  for (; state.held >= each && state.rated != 0; state.held -= each) --state.rated;
+  state.held_sum += state.rated * areas.block;
+  for (; state.held_sum >= each && state.rated != 0; state.held_sum -= each) --state.rated;
 }
 
 }  // namespace detail

@@ -369,12 +369,12 @@ class LayerCache {
     return &p;
   }
 
-  // A decoded token ends the prompt of its layer; of all layers where they share a budget and have the same
-  // prompt.
   BudgetQuery budget_query(std::size_t tokens) const {
     return detail::budget_query(context_->policy, index_, heads_.size(), context_->geometry.head_dim, tokens);
   }
 
+  // A decoded token ends the prompt of its layer; of all layers where they share a budget and have the same
+  // prompt.
   void finish_with_others() {
     std::vector<LayerCache*> all;
     if (shares_budget())
@@ -417,7 +417,9 @@ class LayerCache {
     HeadType& head = heads_[h];
     const std::size_t capacity = states_[h].division.capacity;
     const std::size_t most = capacity == kUnlimited ? kUnlimited : capacity + 1;
-    if (head.capacity() >= std::min(head.size() + 2, most)) return;
+    // Rows wait for their group until the head is full; from then on only those that never join one do.
+    const bool fills = head.packs_late() && head.size() == capacity && !states_[h].ring;
+    if (head.capacity() >= std::min(head.size() + 2, most) && !fills) return;
     head.settle(std::min(head.size() + 2 + std::clamp<std::size_t>(head.size() / 8, 16, 512), most),
                 loose_entries(states_[h].division));
   }

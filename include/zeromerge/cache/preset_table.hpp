@@ -100,11 +100,4 @@ inline bool needs_second_reading(const std::string& text) {
   return detail::assume_preset(spec) && spec.amount("second", Amount{0.0, true}).value > 0.0;
 }
 
-// How a policy stores keys and values. Throws Error if the text says it wrongly.
-inline std::pair<StorageType, StorageType> stored_types(const std::string& text) {
-  Spec spec(text);
-  (void)detail::assume_preset(spec);
-  return spec.stored(StorageType::f16);
-}
-
 }  // namespace zeromerge

@@ -46,7 +46,7 @@ std::vector<float> running_importance(const P& policy, const H& head, std::size_
 }
 
 // The values of those entries that a head of `first` entries, filled by the running score, leaves over. Those
-// that an earlier prompt's rating chose for good rank above all others.
+// that an earlier prompt's rating chose and that are still held rank above all others.
 template <class P, class H>
 std::vector<float> left_over(const P& policy, const H& head, const HeadState& state, const Filling& filling,
                              std::size_t tokens, std::span<const float> values) {
@@ -98,7 +98,7 @@ void keep_better(const PromptLayer<P, H>& layer, const ReferenceQueries<H>& refe
 }
 
 // A head that keeps everything has been rated as well: as many of its oldest entries as the score of whole
-// prompts would have chosen stay like those of other heads.
+// prompts would have chosen stay like those of other heads, in the order of arrival.
 template <class P, class H>
 void count_rated(const PromptLayer<P, H>& layer, std::size_t h) noexcept {
   HeadState& state = layer.states[h];

@@ -21,7 +21,8 @@ namespace detail {
 
 inline AnyBudget read_budget(const Spec& spec) {
   const Amount amount = spec.budget(share(0.05));
-  if (amount.value == 0.0) fail("policy '", spec.text(), "': a budget of 0 keeps nothing; use 5% or a count");
+  if (amount.value == 0.0)
+    fail("policy '", spec.text(), "': a budget of 0 keeps nothing; use 5%, a count or bytes");
   enum Kind { uniform, adaptive, profile, two_stage, global, pyramid, error };
   const std::size_t kind =
       spec.choice("heads", {"uniform", "adaptive", "profile", "two-stage", "global", "pyramid", "error"},

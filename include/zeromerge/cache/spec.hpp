@@ -2,6 +2,7 @@
 // refused, with what is.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdlib>
 #include <initializer_list>
@@ -110,7 +111,8 @@ class Spec {
   // The same of "budget", or bytes: a whole number and B, KiB or MiB.
   Amount budget(Amount otherwise) const {
     const std::string* value = find("budget");
-    if (value == nullptr || value->back() != 'B') return amount("budget", otherwise);
+    if (value == nullptr || value->find_first_of("BKMGibk") == value->npos)
+      return amount("budget", otherwise);
     const std::size_t end = std::min(value->find_first_not_of("0123456789"), value->size());
     const std::string unit = value->substr(end);
     const double size = unit == "B" ? 1.0 : unit == "KiB" ? 1024.0 : unit == "MiB" ? 1048576.0 : 0.0;

@@ -28,7 +28,7 @@ inline HeadCopy head_of(const AnyLayer& layer, std::size_t h, std::size_t head_d
                 device_count(from.rated),
                 device_count(from.ring_next),
                 from.ring ? 1u : 0u,
-                device_count(from.held)};
+                device_count(from.held_sum)};
   head.keys.resize(n * head_dim);
   head.values.resize(n * head_dim);
   for (std::size_t j = 0; j < n; ++j) {

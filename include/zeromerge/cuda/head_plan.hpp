@@ -56,6 +56,7 @@ inline HeadPlan plan_head(const HeadState& before, const Division& d, const Step
   s.residuals = std::min(s.residuals, s.residual);
   s.ring = s.ring_next = 0;
   if (s.size <= s.capacity) return plan;
+  s.rated = s.held_sum = 0;  // nothing that a device rates lasts
   CompactHead& c = plan.compact;
   c.front = s.sinks + s.residuals;
   c.last = s.size - s.recent;

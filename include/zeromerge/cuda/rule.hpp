@@ -1,6 +1,7 @@
 // What a policy of the host means on a device, or why it cannot run there.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <type_traits>
 #include <variant>
@@ -64,9 +65,8 @@ inline void read_merge(const NearestValueMerge&, DevicePolicy& to) { to.rule.fol
 template <class M>
 void read_merge(const M&, DevicePolicy&) {
   fail(
-      "cuda: a device folds leavers into merged entries or drops them; use merge=residual, drop or nearest, "
-      "or "
-      "the host's cache");
+      "cuda: a device folds leavers into merged entries or drops them; use merge=residual, drop or "
+      "nearest, or the host's cache");
 }
 
 // What becomes of the leavers of a whole prompt.
@@ -132,9 +132,8 @@ void read_again(const P& policy, DevicePolicy& to) {
   });
   if (!keys)
     fail(
-        "cuda: of the scores of whole prompts that are asked again in decode a device has keydiff; others "
-        "need "
-        "the host's cache");
+        "cuda: of the scores of whole prompts that are asked again in decode a device has keydiff; "
+        "others need the host's cache");
   if (!to.fields.score || to.rule.fold != Fold::drop)
     fail(
         "cuda: on a device keydiff decides who is dropped in decode: use merge=drop and a policy that keeps "
@@ -179,7 +178,7 @@ DevicePolicy device_policy(const P& policy, bool host_prompts = false) {
   d.key_type = policy.key_type;
   d.value_type = policy.value_type;
   d.rule.block = static_cast<std::uint32_t>(policy.areas.block);
-  d.rule.hold = static_cast<std::uint32_t>(policy.areas.hold_sum());
+  d.rule.hold = static_cast<std::uint32_t>(std::min<std::size_t>(policy.areas.hold_sum(), 0x7fffffff));
   detail::read_score(policy.score, d);
   detail::with_choice(policy.merge, [&](const auto& merge) { detail::read_merge(merge, d); });
   read_again(policy, d);

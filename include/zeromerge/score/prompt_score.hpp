@@ -18,7 +18,8 @@ using Ratings = std::vector<std::vector<float>>;
 
 // What the cache asks of a prompt score. Optional:
 //   lasts()            true: what it chose stays, for it is about any future query; a later prompt only adds,
-//                      and decoded tokens compete with what the running score chose. Otherwise every prompt
+//                      and decoded tokens compete with what the running score chose (and, with Areas::hold,
+//                      more and more of the rest). Otherwise every prompt
 //                      rates everything anew and all entries compete in decode.
 //   rates_in_decode()  true: it can be asked again while tokens are decoded; rate_head(head, importance),
 //                      which takes no memory, is then asked whenever tokens leave, and what it says stands in

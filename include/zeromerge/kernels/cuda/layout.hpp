@@ -79,7 +79,7 @@ struct HeadState {
   std::uint32_t rated;      // behind these: do not compete, the last of them being the next to
   std::uint32_t ring_next;  // the ring's oldest place
   std::uint32_t ring;       // 1: it has turned
-  std::uint32_t held;       // rated entries times tokens since one of them was let go
+  std::uint32_t held_sum;   // of `rated` over the tokens since one of them was let go
 };
 
 // What an entry is worth.

@@ -159,8 +159,8 @@ struct HeadBlock {
   // Rated entries begin to compete, the least rated first (cache/evict.hpp).
   ZEROMERGE_DEVICE void let_go(HeadState& state) const {
     if (rule.hold == 0 || state.rated == 0) return;
-    state.held += state.rated * rule.block;
-    for (; state.held >= rule.hold && state.rated != 0; state.held -= rule.hold) --state.rated;
+    state.held_sum += state.rated * rule.block;
+    for (; state.held_sum >= rule.hold && state.rated != 0; state.held_sum -= rule.hold) --state.rated;
   }
 
   // Before their places are needed, the least important entries become merged entries where these stand in
