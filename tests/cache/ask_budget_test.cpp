@@ -79,7 +79,7 @@ TEST(BudgetInBytes, IsUsedUpByHeadsThatAreAlike) {
     detail::with_named_policy(text, [&](const auto& policy) {
       const detail::HeadBytes bytes_of(policy, 64, true);
       std::size_t before = 0;
-      for (std::size_t bytes = 4000; bytes < 60000; bytes += 500) {
+      for (std::size_t bytes = 4000; bytes < 60000; bytes += 1700) {
         std::size_t most = 0;
         for (std::size_t entries = 0; entries < 2000; ++entries)
           if (bytes_of(entries) <= static_cast<double>(bytes)) most = entries;
