@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "support/refusal.hpp"
 #include "support/sequence.hpp"
 #include "zeromerge/cache/named_policy.hpp"
 
@@ -15,16 +16,8 @@ namespace {
 
 constexpr std::size_t kLayers = 3, kHeads = 2, kPrompt = 400;
 
-template <class F>
-std::string refusal(const F& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "accepted";
-}
-bool contains(const std::string& text, const char* part) { return text.find(part) != text.npos; }
+using test::contains;
+using test::refusal;
 
 struct Filled {
   std::unique_ptr<AnyCache> cache;

@@ -4,21 +4,13 @@
 
 #include <string>
 
+#include "support/refusal.hpp"
+
 namespace zeromerge {
 namespace {
 
-template <class F>
-std::string refusal(const F& f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
+using test::contains;
+using test::refusal;
 
 TEST(Spec, ANameAloneHasNoKeys) {
   const Spec spec("full");

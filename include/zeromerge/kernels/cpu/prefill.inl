@@ -198,7 +198,7 @@ inline float sum_of_exponentials(const float* row, std::size_t columns, float ma
   return reduce_add(add(add(sum[0], sum[1]), add(sum[2], sum[3])));
 }
 
-// column[j] becomes the largest of itself and s[r][j] - shift[r], for N vectors of columns.
+// column[j] becomes the largest of itself and 2^(s[r][j] - shift[r]), for N vectors of columns.
 template <std::size_t N>
 ZEROMERGE_INLINE void largest_differences(const float* s, std::size_t stride, std::size_t rows,
                                           const float* shift, float* column) {
