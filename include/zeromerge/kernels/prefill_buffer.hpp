@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "zeromerge/kernels/aligned.hpp"
 #include "zeromerge/kernels/kernels.hpp"
 
 namespace zeromerge::kernels {
@@ -29,7 +30,9 @@ class PrefillBuffer {
         logits_(kRowBlock * kKeyBlock),
         sums_(3 * kRowBlock),
         strip_stride_(strips ? round_up(entries, kKeyBlock) + kTile : 0),
-        strip_(rows * strip_stride_) {}
+        strip_(rows * strip_stride_) {
+    std::fill_n(queries_.data(), rows * stride_, 0.0f);
+  }
 
   float* query(std::size_t row) noexcept { return queries_.data() + row * stride_; }
   float* out() noexcept { return out_.data(); }  // [rows][row_size]
@@ -52,16 +55,16 @@ class PrefillBuffer {
 
  private:
   std::size_t stride_;
-  std::vector<float> queries_;
-  std::vector<float> rows_;
-  std::vector<float> out_;
+  AlignedFloats queries_;
+  AlignedFloats rows_;
+  AlignedFloats out_;
   std::vector<std::size_t> limit_;
   std::vector<float> sink_;
-  std::vector<float> wide_;
-  std::vector<float> logits_;
+  AlignedFloats wide_;
+  AlignedFloats logits_;
   std::vector<float> sums_;  // maximum, sum, factor
   std::size_t strip_stride_;
-  std::vector<float> strip_;
+  AlignedFloats strip_;
 };
 
 }  // namespace zeromerge::kernels

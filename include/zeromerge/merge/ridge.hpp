@@ -1,11 +1,13 @@
 // Ridge regression for few unknowns and many right sides: the X that minimises |P X - E|^2 + rho |X|^2.
-// Everything is a dot product of rows that lie in one piece.
+// Everything is dot products of rows that lie in one piece, many at once where there are many.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <vector>
 
+#include "zeromerge/kernels/aligned.hpp"
 #include "zeromerge/kernels/kernels.hpp"
 
 namespace zeromerge {
@@ -48,27 +50,47 @@ inline void solve_rows(const RowMatrix& lower, const RowMatrix& upper, RowMatrix
 }
 
 inline RowMatrix transposed(const RowMatrix& a) {
+  constexpr std::size_t kBlock = 16;  // rows of t, each of which has a cache line in use
   RowMatrix t(a.columns, a.rows);
-  for (std::size_t i = 0; i < a.rows; ++i)
-    for (std::size_t j = 0; j < a.columns; ++j) t.row(j)[i] = a.row(i)[j];
+  for (std::size_t first = 0; first < a.columns; first += kBlock)
+    for (std::size_t i = 0; i < a.rows; ++i)
+      for (std::size_t j = first; j < std::min(first + kBlock, a.columns); ++j) t.row(j)[i] = a.row(i)[j];
   return t;
 }
 
-// The dot products of the rows of a with those of b: [a.rows][b.rows].
-inline RowMatrix products(const RowMatrix& a, const RowMatrix& b) {
+// A block of rows of b as panels of 16 columns for kernels::product; what is not there is 0.
+inline void rows_as_panels(const RowMatrix& b, std::size_t first, std::size_t count, float* panels) {
+  constexpr std::size_t kTile = kernels::kTile;
+  std::fill_n(panels, kernels::round_up(count, kTile) * b.columns, 0.0f);
+  for (std::size_t j = 0; j < count; ++j) {
+    const float* row = b.row(first + j);
+    float* panel = panels + j / kTile * kTile * b.columns + j % kTile;
+    for (std::size_t k = 0; k < b.columns; ++k) panel[k * kTile] = row[k];
+  }
+}
+
+// The dot products of the rows of a with those of b: [a.rows][b.rows]. Of a symmetric result (`lower`) what
+// stands above the diagonal is not to be used.
+inline RowMatrix products(const RowMatrix& a, const RowMatrix& b, bool lower = false) {
+  constexpr std::size_t kWidth = 2 * kernels::kTile;
   RowMatrix c(a.rows, b.rows);
-  for (std::size_t i = 0; i < a.rows; ++i)
-    for (std::size_t j = 0; j < b.rows; ++j) c.row(i)[j] = kernels::dot(a.row(i), b.row(j), a.columns);
+  kernels::AlignedFloats panels(kWidth * b.columns), block(a.rows * kWidth);
+  for (std::size_t first = 0; first < b.rows; first += kWidth) {
+    const std::size_t count = std::min(kWidth, b.rows - first);
+    const std::size_t from = lower ? first : 0;
+    rows_as_panels(b, first, count, panels.data());
+    kernels::product(a.row(from), a.columns, panels.data(), kernels::kTile * b.columns, block.data(), kWidth,
+                     a.rows - from, kernels::round_up(count, kernels::kTile), a.columns, false);
+    for (std::size_t i = from; i < a.rows; ++i)
+      std::copy_n(block.data() + (i - from) * kWidth, count, c.row(i) + first);
+  }
   return c;
 }
 
 // The lower triangle of a a' + rho I.
 inline RowMatrix gram(const RowMatrix& a, float rho) {
-  RowMatrix c(a.rows, a.rows);
-  for (std::size_t i = 0; i < a.rows; ++i) {
-    for (std::size_t j = 0; j <= i; ++j) c.row(i)[j] = kernels::dot(a.row(i), a.row(j), a.columns);
-    c.row(i)[i] += rho;
-  }
+  RowMatrix c = products(a, a, true);
+  for (std::size_t i = 0; i < a.rows; ++i) c.row(i)[i] += rho;
   return c;
 }
 

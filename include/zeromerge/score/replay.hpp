@@ -32,7 +32,7 @@ class ReplayPass {
 
   // The work of a head is dealt to kParts items, whose maxima do not depend on threads.
   Ratings importance(const Executor& executor) const {
-    std::vector<std::vector<float>> panels(heads_.size());
+    std::vector<kernels::AlignedFloats> panels(heads_.size());
     executor(heads_.size(), [&](std::size_t h) { panels[h] = panels_of(heads_[h]); });
     Ratings parts(heads_.size() * kParts);
     for (std::size_t i = 0; i < parts.size(); ++i)
@@ -51,16 +51,17 @@ class ReplayPass {
 
  private:
   static constexpr std::size_t kParts = 4;
-  // A strip of logits leaves room for the panels of a usual prompt's keys in a core's cache, and has rows for
-  // a tile.
-  static constexpr std::size_t kStripFloats = std::size_t{1} << 16;
+  // A strip of logits leaves room for the panels of a usual prompt's keys in a core's cache, and has rows
+  // that every level multiplies in whole steps.
+  static constexpr std::size_t kStripFloats = std::size_t{3} << 16;
   static constexpr std::size_t kLeastRows = 16;
+  static constexpr std::size_t kMostRows = 48;
 
   // A head's keys as the products want them.
-  static std::vector<float> panels_of(const H& head) {
+  static kernels::AlignedFloats panels_of(const H& head) {
     return head.keys().visit([&](const auto& keys) {
       const kernels::WideRows wide = kernels::wide(keys);
-      std::vector<float> panels(kernels::round_up(head.size(), kernels::kTile) * wide.size);
+      kernels::AlignedFloats panels(kernels::round_up(head.size(), kernels::kTile) * wide.size);
       kernels::make_panels(wide, head.size(), panels.data());
       return panels;
     });
@@ -69,7 +70,8 @@ class ReplayPass {
   void replay(std::size_t h, std::size_t part, const float* panels, std::vector<float>& column) const {
     const H& head = heads_[h];
     const std::size_t rows = queries_.tokens() * g_.group();
-    const std::size_t size = std::max(kLeastRows, kernels::strip_rows(head.size(), kStripFloats));
+    const std::size_t size =
+        std::clamp<std::size_t>(kStripFloats / head.size() / kLeastRows * kLeastRows, kLeastRows, kMostRows);
     const std::size_t blocks = (rows + size - 1) / size;
     kernels::PrefillBuffer buffer(size, head.row_size(), head.size(), true);
     const float* bias = head.fields().mass ? head.bias() : nullptr;

@@ -184,33 +184,36 @@ inline void attend_rows_with_columns(const PrefillRows& rows, const float* weigh
   for (std::size_t r = 0; r < rows.count; ++r) scale_row(out + r * row_size, row_size, s.sum[r]);
 }
 
-// The sum of 2^(x - maximum) of `columns` numbers, a multiple of 16, which stay as they are.
-inline float sum_of_exponentials(const float* row, std::size_t columns, float maximum) {
-  constexpr std::size_t kChains = 4;
-  const Vec shift = set1(maximum);
-  Vec sum[kChains] = {zero(), zero(), zero(), zero()};
-  std::size_t j = 0;
-  for (; j + 16 * kChains <= columns; j += 16 * kChains) {
-    ZEROMERGE_UNROLL
-    for (std::size_t i = 0; i < kChains; ++i) sum[i] = add(sum[i], exp2(sub(load(row + j + 16 * i), shift)));
+// Of a block of logits [rows][kKeyBlock], `columns` of each row, a multiple of 16: the largest in each of 16
+// lanes, and the sums of 2^(x - shift[r]) in each. lanes: [rows][16], what earlier blocks left.
+inline void raise_lanes(const float* s, std::size_t rows, std::size_t columns, float* lanes) {
+  for (std::size_t r = 0; r < rows; ++r) {
+    Vec top = load(lanes + r * 16);
+    for (std::size_t j = 0; j < columns; j += 16) top = max(top, load(s + r * kKeyBlock + j));
+    store(lanes + r * 16, top);
   }
-  for (; j < columns; j += 16) sum[0] = add(sum[0], exp2(sub(load(row + j), shift)));
-  return reduce_add(add(add(sum[0], sum[1]), add(sum[2], sum[3])));
+}
+inline void add_exponentials(const float* s, std::size_t rows, std::size_t columns, const float* shift,
+                             float* lanes) {
+  for (std::size_t r = 0; r < rows; ++r) {
+    const Vec by = set1(shift[r]);
+    Vec sum = load(lanes + r * 16);
+    for (std::size_t j = 0; j < columns; j += 16) sum = add(sum, exp2(sub(load(s + r * kKeyBlock + j), by)));
+    store(lanes + r * 16, sum);
+  }
 }
 
-// column[j] becomes the largest of itself and 2^(s[r][j] - shift[r]), for N vectors of columns.
+// column[j] becomes the largest of itself and 2^(s[r][j] - shift[r]), for N vectors of columns of a block.
 template <std::size_t N>
-ZEROMERGE_INLINE void largest_differences(const float* s, std::size_t stride, std::size_t rows,
-                                          const float* shift, float* column) {
+ZEROMERGE_INLINE void largest_differences(const float* s, std::size_t rows, const float* shift,
+                                          float* column) {
   Vec top[N];
   ZEROMERGE_UNROLL
-  for (std::size_t i = 0; i < N; ++i) top[i] = load(s + 16 * i);
-  ZEROMERGE_UNROLL
-  for (std::size_t i = 0; i < N; ++i) top[i] = sub(top[i], set1(shift[0]));
-  for (std::size_t r = 1; r < rows; ++r) {
+  for (std::size_t i = 0; i < N; ++i) top[i] = set1(kMasked);
+  for (std::size_t r = 0; r < rows; ++r) {
     const Vec x = set1(shift[r]);
     ZEROMERGE_UNROLL
-    for (std::size_t i = 0; i < N; ++i) top[i] = max(top[i], sub(load(s + r * stride + 16 * i), x));
+    for (std::size_t i = 0; i < N; ++i) top[i] = max(top[i], sub(load(s + r * kKeyBlock + 16 * i), x));
   }
   ZEROMERGE_UNROLL
   for (std::size_t i = 0; i < N; ++i) store(column + 16 * i, max(load(column + 16 * i), exp2(top[i])));
@@ -218,26 +221,39 @@ ZEROMERGE_INLINE void largest_differences(const float* s, std::size_t stride, st
 
 // Of rows that all see the same entries, what each column gets at most, and no outputs: column[j] becomes the
 // largest of itself and probability[r][j]. Only sums need an exponential of every logit; of a column the
-// largest difference to its row's log-sum-exp does.
+// largest difference to its row's log-sum-exp does. s.strip: the logits block by block, [entries padded to
+// kKeyBlock / kKeyBlock][count][kKeyBlock], so that a block lies in few pages.
 inline void column_maxima(const PrefillRows& rows, const WideRows& keys, PrefillScratch s, float* column) {
-  const std::size_t end = rows.limit[0];
-  const std::size_t columns = round_up(end, kTile);
+  const std::size_t columns = round_up(rows.limit[0], kTile);
+  const std::size_t count = rows.count;
+  float* lanes = s.logits;
   const Gemm gemm;
-  const Left q = gemm.queries({rows.q, rows.q_stride}, rows.count, keys.size, s.rows);
-  for (std::size_t first = 0; first < end; first += kKeyBlock)
-    block_logits(gemm, rows, q, 0, keys, first, std::min(kKeyBlock, columns - first), s.wide, s.strip + first,
-                 s.strip_stride);
-  for (std::size_t r = 0; r < rows.count; ++r) {
-    const float* row = s.strip + r * s.strip_stride;
-    const float sink = rows.sink != nullptr ? rows.sink[r] : kMasked;
-    const float maximum = std::max(sink, maximum_of(row, columns));
-    const float sum = sum_of_exponentials(row, columns, maximum) +
-                      (rows.sink != nullptr ? std::exp2(sink - maximum) : 0.0f);
-    s.sum[r] = maximum + std::log2(sum);
+  const Left q = gemm.queries({rows.q, rows.q_stride}, count, keys.size, s.rows);
+  const auto blocks = [&](const auto& work) {
+    for (std::size_t first = 0; first < columns; first += kKeyBlock)
+      work(first, std::min(kKeyBlock, columns - first), s.strip + first * count);
+  };
+  for (std::size_t r = 0; r < count; ++r)
+    store(lanes + r * 16, set1(rows.sink != nullptr ? rows.sink[r] : kMasked));
+  blocks([&](std::size_t first, std::size_t width, float* block) {
+    block_logits(gemm, rows, q, 0, keys, first, width, s.wide, block, kKeyBlock);
+    raise_lanes(block, count, width, lanes);
+  });
+  for (std::size_t r = 0; r < count; ++r) {
+    s.maximum[r] = reduce_max(load(lanes + r * 16));
+    store(lanes + r * 16, zero());
   }
-  std::size_t j = 0;
-  for (; j + 64 <= columns; j += 64)
-    largest_differences<4>(s.strip + j, s.strip_stride, rows.count, s.sum, column + j);
-  for (; j < columns; j += 16)
-    largest_differences<1>(s.strip + j, s.strip_stride, rows.count, s.sum, column + j);
+  blocks([&](std::size_t, std::size_t width, float* block) {
+    add_exponentials(block, count, width, s.maximum, lanes);
+  });
+  for (std::size_t r = 0; r < count; ++r) {
+    const float sum = reduce_add(load(lanes + r * 16)) +
+                      (rows.sink != nullptr ? std::exp2(rows.sink[r] - s.maximum[r]) : 0.0f);
+    s.sum[r] = s.maximum[r] + std::log2(sum);
+  }
+  blocks([&](std::size_t first, std::size_t width, float* block) {
+    if (width == kKeyBlock) return largest_differences<kKeyBlock / 16>(block, count, s.sum, column + first);
+    for (std::size_t j = 0; j < width; j += 16)
+      largest_differences<1>(block + j, count, s.sum, column + first + j);
+  });
 }
