@@ -76,8 +76,13 @@ TEST(AdaptiveBudget, TheLayersTotalIsExactAndFloorsAndCapsHold) {
     const double floor = random.uniform();
     const std::size_t least = random.between(0, 40);
     const std::size_t needed = random.between(0, 40);
-    const BudgetQuery query{
-        .kv_heads = heads, .tokens = tokens, .least = least, .needed = needed, .importance = importance};
+    const std::size_t local = random.between(0, 200);
+    const BudgetQuery query{.kv_heads = heads,
+                            .tokens = tokens,
+                            .least = least,
+                            .needed = needed,
+                            .local = local,
+                            .importance = importance};
     const Capacities c = AdaptiveBudget{amount, floor}.capacities(query);
     const Capacities uniform = UniformBudget{amount}.capacities(query);
     ASSERT_EQ(c.size(), heads);
@@ -86,6 +91,7 @@ TEST(AdaptiveBudget, TheLayersTotalIsExactAndFloorsAndCapsHold) {
     for (const std::size_t x : c) {
       ASSERT_GE(x, std::min(std::max(least, needed), mean));
       ASSERT_GE(x, static_cast<std::size_t>(floor * static_cast<double>(mean)));
+      ASSERT_GE(x, std::min(local, static_cast<std::size_t>(0.6 * static_cast<double>(mean))));
       ASSERT_LE(x, std::max(mean, tokens));
     }
   }
@@ -113,6 +119,17 @@ TEST(ProfileBudget, AFloorIsAShareOfTheUniformCapacityAndNoHeadExceedsThePrompt)
   EXPECT_EQ(sum(c), 150u);
   EXPECT_EQ(c[0], 12u);
   EXPECT_EQ(c[2], 100u);
+}
+
+TEST(ProfileBudget, EveryHeadHasWhatIsLocalUpToSixTenthsOfTheMean) {
+  const ProfileBudget budget{count(100), profile("budget 0.5 0 1 7", 1, 3), 0.25};
+  const auto lowest = [&](std::size_t local) {
+    return budget.capacities({.kv_heads = 3, .tokens = 1000, .local = local})[0];
+  };
+  EXPECT_EQ(lowest(0), 25u);
+  EXPECT_EQ(lowest(40), 40u);
+  EXPECT_EQ(lowest(60), 60u);
+  EXPECT_EQ(lowest(90), 60u);
 }
 
 TEST(ProfileBudget, TheTotalOverAllLayersIsExact) {

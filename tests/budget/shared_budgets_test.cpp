@@ -114,6 +114,16 @@ TEST(TwoStage, TheFirstStageIsAShareThatHoldsWhatIsExempt) {
   EXPECT_EQ((TwoStageBudget{share(0.01), 0.3}.filling(query).mean), 32u) << "a share is lifted to least";
 }
 
+TEST(TwoStage, TheFirstStageHoldsWhatIsLocalUpToSixTenthsOfTheMean) {
+  const auto first = [](std::size_t local) {
+    return TwoStageBudget{count(200), 0.3}.filling({.tokens = 4000, .local = local, .beside = 25}).first;
+  };
+  EXPECT_EQ(first(59), 60u);
+  EXPECT_EQ(first(80), 80u);
+  EXPECT_EQ(first(120), 120u);
+  EXPECT_EQ(first(121), 120u);
+}
+
 TEST(TwoStage, WithoutRatingsGivesWhatTheFirstStageNeeds) {
   const Shape shape{3, 2, 100, 50, 10, 0.4};
   EXPECT_EQ(joint(shape, {}), std::vector<std::size_t>(6, 20));

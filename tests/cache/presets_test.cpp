@@ -68,6 +68,7 @@ TEST(Presets, EveryGoodTextMakesACache) {
                            "zeromerge:merge=drop",
                            "zeromerge:update=sum,metric=l2",
                            "zeromerge:least=0",
+                           "zeromerge:heads=adaptive,local=60",
                            "zeromerge:bounded=1",
                            "zeromerge:reference=1,budget=60",
                            "zeromerge:storage=f32",
@@ -136,6 +137,27 @@ TEST(Presets, TheBudgetIsAShareOfThePromptOrACount) {
   EXPECT_EQ(entries_after("zeromerge:budget=20", 300), 20u);  // a count is taken as it is
   EXPECT_EQ(entries_after("zeromerge:budget=10%,reference=1", 200), 20u);
   EXPECT_EQ(entries_after("full", 300), 300u);
+}
+
+// Heads that replay asks little of get what lies near: 6 % of the prompt, at most 60 % of the mean.
+TEST(Presets, LocalIsAShareOfThePrompt) {
+  const auto smallest = [](const std::string& text, std::size_t tokens) {
+    auto cache = made(text + ",storage=f16", {.rope = std::make_shared<Rope>(RopeParams{.dims = 24}, 24)});
+    const Tokens t(kGeometry, tokens, 6);
+    for (std::size_t l = 0; l < 2; ++l) (void)test::prefill(cache->layer(l), t, 0, tokens);
+    cache->finish_prompt();
+    std::size_t least = tokens;
+    for (std::size_t l = 0; l < 2; ++l)
+      for (std::size_t h = 0; h < kGeometry.kv_heads; ++h)
+        least = std::min(least, cache->layer(l).entries(h));
+    return least;
+  };
+  const std::string profile = "best:heads=profile,floor=0,profile=" +
+                              profile_file("zeromerge-profile 1 layers 2 kv_heads 2 budget 0.1 0.001 2 1 1");
+  EXPECT_EQ(smallest(profile + ",budget=100", 1000), 60u);
+  EXPECT_EQ(smallest(profile + ",budget=80", 1000), 48u);
+  EXPECT_EQ(smallest(profile + ",budget=250", 1000), 60u);
+  EXPECT_EQ(smallest(profile + ",budget=100,local=45", 1000), 45u);
 }
 
 TEST(Presets, AProfileGivesTheHeadsTheirShares) {

@@ -29,6 +29,7 @@ struct BudgetQuery {
   std::size_t tokens = 0;    // seen so far
   std::size_t least = 0;     // what a share is lifted to; a count is taken as it is
   std::size_t needed = 0;    // no head can do with fewer
+  std::size_t local = 0;     // what heads of different capacities have at least, see Areas::local
   std::size_t beside = 0;    // of the mean capacity: first, last and merged entries, and one more
   std::size_t by_bytes = 0;  // entries of a head whose bytes are the budget's, where it gives bytes
   std::size_t group = 1;     // entries that are stored together, behind `loose` that never are
@@ -42,14 +43,17 @@ struct BudgetQuery {
 
 // Entries per head: on average, and what none gets less than. `floor` is a share of the average.
 struct CapacityBounds {
+  static constexpr double kMostLocal = 0.6;  // of the average: the rest goes where it is needed most
   std::size_t mean;
   std::size_t lowest;
   CapacityBounds(const Amount& amount, const BudgetQuery& query, double floor) noexcept
       : mean(amount.is_bytes   ? query.by_bytes
              : amount.is_share ? std::max(amount.of(query.tokens), query.least)
                                : amount.of(query.tokens)),
-        lowest(std::max(std::min(mean, std::max(query.least, query.needed)),
-                        static_cast<std::size_t>(floor * static_cast<double>(mean)))) {}
+        lowest(std::max(
+            {std::min(mean, std::max(query.least, query.needed)),
+             static_cast<std::size_t>(floor * static_cast<double>(mean)),
+             std::min(query.local, static_cast<std::size_t>(kMostLocal * static_cast<double>(mean)))})) {}
 };
 
 // How heads are filled where a budget gives them very different capacities. The last tokens are a share of

@@ -97,7 +97,8 @@ BudgetQuery budget_query(const P& policy, std::size_t layer, std::size_t kv_head
                     .kv_heads = kv_heads,
                     .tokens = tokens,
                     .least = least_capacity(policy),
-                    .needed = needed_capacity(policy)};
+                    .needed = needed_capacity(policy),
+                    .local = policy.areas.local.of(tokens)};
   if (const Amount amount = amount_of(policy.budget); amount.is_bytes)
     query.by_bytes = entries_within(policy, head_dim, amount.of(0));
   if (const std::size_t mean = mean_of(policy.budget, query); mean != 0) {

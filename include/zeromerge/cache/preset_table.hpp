@@ -55,7 +55,7 @@ inline const std::vector<Preset>& presets() {
        {{"heads", "two-stage"},
         {"replay", "100%"},
         {"tail", "15"},  // and the one to come: a tile of rows in f16
-        {"least", "60"},
+        {"local", "6%"},
         {"merge", "drop"},
         {"importance", "mean"},
         {"decay", "0.98"},

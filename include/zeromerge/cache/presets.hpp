@@ -34,6 +34,9 @@
 //     metric=dot|l2                    which residual entry takes a leaver            dot
 //     least=32                         a share budget never asks a head to do with    32
 //                                      fewer
+//     local=6% | 60                    what every head has at least where heads       0
+//                                      differ: of the tokens seen, or a count, but
+//                                      at most 60 % of the uniform capacity
 //     bounded=0|1                      compress after every chunk of a prompt         0
 //     evict=16                         decoded tokens after which as many leave       1
 //     replay=50% window= far= defensive= expected= keydiff= second=

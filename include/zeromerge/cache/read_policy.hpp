@@ -119,6 +119,7 @@ inline AnyZeroMerge read_zeromerge(const Spec& spec) {
   policy.areas.recent = spec.amount("tail", share(reference ? 0.1 : 0.4));
   policy.areas.sinks = spec.whole("sinks", 0, reference ? 0 : 4);
   policy.areas.least = spec.whole("least", 0, 32);
+  policy.areas.local = spec.amount("local", count(0));
   policy.areas.as_reference = reference;
   policy.bounded = spec.choice("bounded", {"0", "1"}, 0) == 1;
   policy.areas.block = spec.whole("evict", 1, 1);
@@ -157,7 +158,7 @@ inline void allow_policy_keys(const Spec& spec) {
                    "least",      "bounded",  "reference", "storage",  "keys",  "values", "replay",
                    "refit",      "ridge",    "second",    "first",    "evict", "window", "far",
                    "defensive",  "expected", "keydiff",   "norm",     "error", "gate",   "groups",
-                   "rounding",   "hold"});
+                   "rounding",   "hold",     "local"});
 }
 
 template <class P>
