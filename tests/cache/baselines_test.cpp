@@ -294,7 +294,7 @@ TEST(Baselines, BestSharesOutByReplay) {
   for (const bool in_groups : {false, true}) {
     Gap gap;
     const auto cache = after_prompt(in_groups ? "best:budget=120,values=q4" : "best:budget=120", t);
-    const auto expected = TwoStages{{4, 15}, 120, 60, in_groups ? std::size_t{32} : 1}.kept(
+    const auto expected = TwoStages{{4, 15}, 120, 36, in_groups ? std::size_t{32} : 1}.kept(
         of_all_heads(t, running),
         of_all_heads(t, [](const PlainPrompt& p, std::size_t h) { return p.replay(h); }), gap);
     expect_held(*cache, expected, gap, in_groups ? "best in groups" : "best");

@@ -39,7 +39,7 @@ class AnyLayer {
   virtual void extend(const RowView& k, const RowView& v) = 0;
   virtual void finish_prompt() = 0;
   virtual bool shares_budget() const = 0;  // the parts of finish_prompt, for finish_together
-  virtual PromptRatings rate_prompt() const = 0;
+  virtual PromptRatings rate_prompt() = 0;
   virtual std::vector<std::size_t> capacities(std::size_t layers, const Ratings& importance) const = 0;
   virtual void finish_prompt(const PromptRatings& ratings, std::span<const std::size_t> capacities) = 0;
   virtual void begin_second_reading() = 0;
@@ -54,7 +54,8 @@ class AnyLayer {
   virtual bool in_prompt() const = 0;
   virtual std::size_t bytes() const = 0;
 
-  // Looking into a head: its entries by slot. What a policy does not keep reads as 0 (mass: 1).
+  // Looking into a head: its entries by slot. What a policy does not keep reads as 0 (mass: 1). A policy that
+  // keeps a prompt's queries until it ends brings the scores up to date then.
   virtual std::size_t entries(std::size_t head) const = 0;
   virtual const HeadState& state(std::size_t head) const = 0;
   virtual std::size_t head_bytes(std::size_t head) const = 0;
@@ -124,7 +125,7 @@ class LayerAdapter final : public AnyLayer {
   void extend(const RowView& k, const RowView& v) override { layer_.extend(k, v); }
   void finish_prompt() override { layer_.finish_prompt(); }
   bool shares_budget() const override { return layer_.shares_budget(); }
-  PromptRatings rate_prompt() const override { return layer_.rate_prompt(); }
+  PromptRatings rate_prompt() override { return layer_.rate_prompt(); }
   std::vector<std::size_t> capacities(std::size_t layers, const Ratings& importance) const override {
     return layer_.capacities(layers, importance);
   }

@@ -20,7 +20,7 @@ class Checkpoint {
  public:
   Checkpoint(const ByteLedger* ledger, std::size_t layer, std::span<const H> heads,
              const std::vector<HeadState>& states, const QueryRows& queries, const SecondReading& second,
-             std::size_t tokens, bool in_prompt)
+             std::size_t tokens, std::size_t unscored, bool in_prompt)
       : ledger_(ledger),
         layer_(layer),
         heads_(heads.begin(), heads.end()),
@@ -28,6 +28,7 @@ class Checkpoint {
         queries_(queries),
         second_(second),
         tokens_(tokens),
+        unscored_(unscored),
         in_prompt_(in_prompt) {}
 
   // Whether it is of this layer of the cache that counts in `ledger`; the sequence may be another.
@@ -35,7 +36,8 @@ class Checkpoint {
     return ledger == ledger_ && layer == layer_;
   }
   std::size_t layer() const noexcept { return layer_; }
-  std::size_t tokens() const noexcept { return tokens_; }  // that the layer had seen
+  std::size_t tokens() const noexcept { return tokens_; }      // that the layer had seen
+  std::size_t unscored() const noexcept { return unscored_; }  // of them the scores still lack
   bool in_prompt() const noexcept { return in_prompt_; }
   std::span<const H> heads() const noexcept { return heads_; }
   const std::vector<HeadState>& states() const noexcept { return states_; }
@@ -55,6 +57,7 @@ class Checkpoint {
   QueryRows queries_;
   SecondReading second_;
   std::size_t tokens_;
+  std::size_t unscored_;
   bool in_prompt_;
 };
 

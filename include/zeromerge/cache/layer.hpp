@@ -17,6 +17,7 @@
 #include "zeromerge/cache/prompt.hpp"
 #include "zeromerge/cache/prompt_end.hpp"
 #include "zeromerge/cache/second_reading.hpp"
+#include "zeromerge/cache/tail_score.hpp"
 
 namespace zeromerge {
 
@@ -93,6 +94,7 @@ class LayerCache {
       heads_[h].reserve(heads_[h].size() + k.tokens);
     }
     in_prompt_ = true;
+    bring_scores_up();
     queries_.clear();  // those kept are no longer the newest tokens'
     append(k, v);
   }
@@ -116,7 +118,10 @@ class LayerCache {
 
   // The same in two parts, for budgets that share out over all layers; see finish_together.
   bool shares_budget() const noexcept { return needs_all_layers(context_->policy.budget); }
-  PromptRatings rate_prompt() const { return detail::rate_prompt(prompt_layer()); }
+  PromptRatings rate_prompt() {
+    bring_scores_up();
+    return detail::rate_prompt(prompt_layer());
+  }
   // Of `layers` layers, this the first, whose heads' entries the budget compares; none: only a check. Throws
   // Error if one is impossible, which does not depend on importance.
   std::vector<std::size_t> capacities(std::size_t layers, const Ratings& importance) const {
@@ -128,6 +133,7 @@ class LayerCache {
     return all;
   }
   void finish_prompt(const PromptRatings& ratings, std::span<const std::size_t> capacities) {
+    bring_scores_up();
     const auto query = budget_query(tokens_);
     detail::end_prompt(prompt_layer(), detail::divide_all(context_->policy, query, capacities), ratings);
     queries_.clear();
@@ -190,7 +196,7 @@ class LayerCache {
     queries_.clear();
     second_.clear();
     context_->progress[sequence_] = {};
-    tokens_ = 0;
+    tokens_ = unscored_ = 0;
     in_prompt_ = true;
   }
 
@@ -211,7 +217,9 @@ class LayerCache {
       fail("truncate: entries have been folded; the past of ", tokens_, " tokens is no longer there");
     for (auto& head : heads_) head.truncate(tokens);
     const std::size_t read = std::min(tokens_, second_.begun());  // a second reading keeps no queries
-    queries_.drop_last(read - std::min(tokens, read));
+    const std::size_t dropped = read - std::min(tokens, read);
+    queries_.drop_last(dropped);
+    unscored_ -= std::min(unscored_, dropped);
     second_.truncate(tokens);
     tokens_ = tokens;
     in_prompt_ = true;
@@ -219,8 +227,9 @@ class LayerCache {
 
   // What the layer holds now. Throws std::bad_alloc.
   Checkpoint<HeadType> checkpoint() const {
-    return {&context_->ledger, index_,    std::span<const HeadType>(heads_), states_, queries_, second_,
-            tokens_,           in_prompt_};
+    return {&context_->ledger, index_,    std::span<const HeadType>(heads_),
+            states_,           queries_,  second_,
+            tokens_,           unscored_, in_prompt_};
   }
 
   // Holds again what it held then, any number of times, whatever has been added or has left since. The
@@ -239,6 +248,7 @@ class LayerCache {
     heads_.swap(heads);
     states_.swap(states);
     tokens_ = checkpoint.tokens();
+    unscored_ = checkpoint.unscored();
     in_prompt_ = checkpoint.in_prompt();
   }
 
@@ -334,9 +344,24 @@ class LayerCache {
           layer, q, out,
           {every, 1.0f, kernels::ColumnStatistic::maximum, second_.maxima(), second_.entries()});
     }
+    if (kept && scores_at_end()) {
+      unscored_ += q.tokens;
+      return detail::attend_prompt(layer, q, out, {}, local);
+    }
     const std::vector<float> weight = row_weights(q.tokens);
     detail::attend_prompt(layer, q, out,
                           {weight, static_cast<float>(context_->policy.score.weight(q.tokens))}, local);
+  }
+
+  // Whether the last rows of a prompt, whose queries are kept, are all that counts for the score. (Bounded
+  // mode asks for it after every chunk.)
+  bool scores_at_end() const noexcept {
+    return P::ScoreType::needs_probabilities && context_->policy.score.tail_rows() != 0 &&
+           !context_->policy.bounded;
+  }
+  void bring_scores_up() {
+    if (unscored_ != 0) detail::score_tail(prompt_layer(), unscored_);
+    unscored_ = 0;
   }
 
   // What the last rows of a call of `tokens` rows count for the score, the last of them 1; rows before them
@@ -433,6 +458,7 @@ class LayerCache {
   SecondReading second_;           // of the prompt
   std::vector<float> sinks_;       // [query_heads] or empty
   std::size_t tokens_ = 0;
+  std::size_t unscored_ = 0;  // the newest tokens of a prompt that its scores still lack
   bool in_prompt_ = true;
   std::vector<std::size_t> segment_offset_;
   std::vector<std::size_t> row_start_;

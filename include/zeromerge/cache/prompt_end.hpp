@@ -245,6 +245,7 @@ void finish_together(std::span<Layer* const> layers) {
     for (Layer* layer : layers) layer->finish_prompt();
     return;
   }
+  (void)open[0]->capacities(open.size(), {});  // it is possible, or nothing changes
   std::vector<PromptRatings> ratings;
   Ratings all;
   for (Layer* layer : open) {

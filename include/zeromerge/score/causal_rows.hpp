@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <span>
 #include <vector>
 
 #include "zeromerge/kernels/prefill_buffer.hpp"
@@ -21,7 +22,8 @@ struct RowRange {
 struct ColumnTarget {
   kernels::ColumnStatistic statistic;
   float weight;
-  float* column;  // [entries padded to kKeyBlock]
+  float* column;                        // [entries padded to kKeyBlock]
+  std::span<const float> of_last = {};  // of the rows of the last tokens, times weight; empty: of all 1
 };
 
 // Goes through the rows in blocks. After each take(first, count, scratch) is called: the probability of entry
@@ -35,7 +37,7 @@ void attend_causally(const PromptView<H>& view, std::size_t h, RowRange rows, co
   const std::size_t before = head.size() - view.queries.tokens();
   const std::size_t size = kernels::strip_rows(head.size());
   kernels::PrefillBuffer buffer(size, head.row_size(), head.size(), true);
-  const std::vector<float> weight(size, target.weight);
+  std::vector<float> weight(size, target.weight);
   std::vector<float> bias(kernels::round_up(head.size(), kernels::kKeyBlock), 0.0f);
   if (head.fields().mass) std::copy_n(head.bias(), head.size(), bias.begin());
   head.keys().visit([&](const auto& keys) {
@@ -47,6 +49,8 @@ void attend_causally(const PromptView<H>& view, std::size_t h, RowRange rows, co
         const std::size_t query_head = h * group + (first + r) % group;
         view.queries.read(token, query_head, kernels::kLog2E, buffer.query(r));
         buffer.limit()[r] = before + token + 1;
+        if (!target.of_last.empty())
+          weight[r] = target.weight * target.of_last[token + target.of_last.size() - view.queries.tokens()];
         buffer.sink()[r] = view.sinks != nullptr ? view.sinks[query_head] * kernels::kLog2E : 0.0f;
       }
       const kernels::PrefillScratch scratch = buffer.scratch();
