@@ -139,7 +139,7 @@ TEST(Presets, TheBudgetIsAShareOfThePromptOrACount) {
   EXPECT_EQ(entries_after("full", 300), 300u);
 }
 
-// Heads that replay asks little of get what lies near: 6 % of the prompt, at most 60 % of the mean.
+// Heads that others leave little get what lies near: 6 % of the prompt, at most 60 % of the mean.
 TEST(Presets, LocalIsAShareOfThePrompt) {
   const auto smallest = [](const std::string& text, std::size_t tokens) {
     auto cache = made(text + ",storage=f16", {.rope = std::make_shared<Rope>(RopeParams{.dims = 24}, 24)});

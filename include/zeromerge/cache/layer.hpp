@@ -133,9 +133,10 @@ class LayerCache {
     return all;
   }
   void finish_prompt(const PromptRatings& ratings, std::span<const std::size_t> capacities) {
-    bring_scores_up();
     const auto query = budget_query(tokens_);
-    detail::end_prompt(prompt_layer(), detail::divide_all(context_->policy, query, capacities), ratings);
+    const auto divisions = detail::divide_all(context_->policy, query, capacities);
+    bring_scores_up();
+    detail::end_prompt(prompt_layer(), std::span<const Division>(divisions), ratings);
     queries_.clear();
     second_.clear();
     context_->workspace->release_prompt();
@@ -354,10 +355,9 @@ class LayerCache {
   }
 
   // Whether the last rows of a prompt, whose queries are kept, are all that counts for the score. (Bounded
-  // mode asks for it after every chunk.)
+  // mode, which asks for it after every chunk, never keeps queries.)
   bool scores_at_end() const noexcept {
-    return P::ScoreType::needs_probabilities && context_->policy.score.tail_rows() != 0 &&
-           !context_->policy.bounded;
+    return P::ScoreType::needs_probabilities && context_->policy.score.tail_rows() != 0;
   }
   void bring_scores_up() {
     if (unscored_ != 0) detail::score_tail(prompt_layer(), unscored_);

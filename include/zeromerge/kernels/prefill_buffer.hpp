@@ -11,8 +11,9 @@
 namespace zeromerge::kernels {
 
 // As many rows as keep a strip of logits near.
-inline std::size_t strip_rows(std::size_t entries, std::size_t floats = std::size_t{1} << 19) noexcept {
-  return std::clamp<std::size_t>(floats / std::max<std::size_t>(entries, 1) / 8 * 8, 8, kRowBlock);
+inline std::size_t strip_rows(std::size_t entries) noexcept {
+  constexpr std::size_t kFloats = std::size_t{1} << 19;
+  return std::clamp<std::size_t>(kFloats / std::max<std::size_t>(entries, 1) / 8 * 8, 8, kRowBlock);
 }
 
 class PrefillBuffer {
