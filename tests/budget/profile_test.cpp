@@ -2,11 +2,11 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdio>
-#include <fstream>
 #include <sstream>
 #include <string>
 #include <vector>
+
+#include "support/temporary_file.hpp"
 
 namespace zeromerge {
 namespace {
@@ -56,10 +56,12 @@ TEST(HeadProfile, BetweenLevelsSharesAreInterpolatedAndOutsideTheNearestHolds) {
 }
 
 TEST(HeadProfile, AFileReadsAsItsText) {
-  const std::string path = testing::TempDir() + "zeromerge_profile_test.txt";
-  std::ofstream(path) << kTwoLevels;
-  expect_shares(HeadProfile::load(path).shares(0.05), {0.5, 0.5, 1.0, 2.0});
-  std::remove(path.c_str());
+  std::string path;
+  {
+    const test::TemporaryFile file(kTwoLevels);
+    path = file.path();
+    expect_shares(HeadProfile::load(path).shares(0.05), {0.5, 0.5, 1.0, 2.0});
+  }
   EXPECT_THROW((void)HeadProfile::load(path), Error);
 }
 

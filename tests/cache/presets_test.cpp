@@ -3,18 +3,18 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdio>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "support/held.hpp"
 #include "support/sequence.hpp"
+#include "support/temporary_file.hpp"
 
 namespace zeromerge {
 namespace {
 
+using test::TemporaryFile;
 using test::Tokens;
 
 const Geometry kGeometry{.layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 24};
@@ -35,12 +35,6 @@ std::string refusal(const std::string& text) {
 void expect_refusal(const std::string& text, const std::string& part) {
   const std::string found = refusal(text);
   EXPECT_NE(found.find(part), std::string::npos) << text << ": '" << found << "'";
-}
-
-std::string profile_file(const std::string& text) {
-  const std::string path = testing::TempDir() + "zeromerge_presets_test.txt";
-  std::ofstream(path) << text;
-  return path;
 }
 
 std::size_t entries_after(const std::string& text, std::size_t prompt) {
@@ -152,8 +146,8 @@ TEST(Presets, LocalIsAShareOfThePrompt) {
         least = std::min(least, cache->layer(l).entries(h));
     return least;
   };
-  const std::string profile = "best:heads=profile,floor=0,profile=" +
-                              profile_file("zeromerge-profile 1 layers 2 kv_heads 2 budget 0.1 0.001 2 1 1");
+  const TemporaryFile file("zeromerge-profile 1 layers 2 kv_heads 2 budget 0.1 0.001 2 1 1");
+  const std::string profile = "best:heads=profile,floor=0,profile=" + file.path();
   EXPECT_EQ(smallest(profile + ",budget=100", 1000), 60u);
   EXPECT_EQ(smallest(profile + ",budget=80", 1000), 48u);
   EXPECT_EQ(smallest(profile + ",budget=250", 1000), 60u);
@@ -161,23 +155,22 @@ TEST(Presets, LocalIsAShareOfThePrompt) {
 }
 
 TEST(Presets, AProfileGivesTheHeadsTheirShares) {
-  const std::string path = profile_file("zeromerge-profile 1 layers 2 kv_heads 2 budget 0.1 1 3 2 2");
+  const TemporaryFile file("zeromerge-profile 1 layers 2 kv_heads 2 budget 0.1 1 3 2 2");
   const Tokens t(kGeometry, 1000, 2);
-  auto cache = made("zeromerge:budget=10%,floor=0,least=0,profile=" + path);
+  auto cache = made("zeromerge:budget=10%,floor=0,least=0,profile=" + file.path());
   for (std::size_t l = 0; l < 2; ++l) (void)test::prefill(cache->layer(l), t, 0, 1000);
   cache->finish_prompt();
   EXPECT_EQ(cache->layer(0).entries(0), 50u);
   EXPECT_EQ(cache->layer(0).entries(1), 150u);
   EXPECT_EQ(cache->layer(1).entries(0), 100u);
   EXPECT_EQ(cache->layer(1).entries(1), 100u);
-  std::remove(path.c_str());
 }
 
 TEST(Presets, AProfileOfAnotherModelIsRefusedBeforeAnythingChanges) {
-  const std::string path = profile_file("zeromerge-profile 1 layers 1 kv_heads 2 budget 0.1 1 3");
+  const TemporaryFile file("zeromerge-profile 1 layers 1 kv_heads 2 budget 0.1 1 3");
   const Tokens t(kGeometry, 100, 3);
   for (const char* bounded : {"0", "1"}) {
-    auto cache = made("zeromerge:budget=40%,bounded=" + std::string(bounded) + ",profile=" + path);
+    auto cache = made("zeromerge:budget=40%,bounded=" + std::string(bounded) + ",profile=" + file.path());
     (void)test::prefill(cache->layer(0), t, 0, 100);
     cache->layer(0).finish_prompt();
     if (bounded[0] == '1') {
@@ -195,7 +188,6 @@ TEST(Presets, AProfileOfAnotherModelIsRefusedBeforeAnythingChanges) {
       EXPECT_EQ(cache->layer(0).entries(0), 100u);
     }
   }
-  std::remove(path.c_str());
 }
 
 // The facade adds nothing: the same bits as the composition it stands for.

@@ -13,6 +13,7 @@
 
 #include "replay/program.hpp"
 #include "support/isa.hpp"
+#include "support/temporary_file.hpp"
 
 namespace replay {
 namespace {
@@ -20,6 +21,7 @@ namespace {
 using nlohmann::json;
 using zeromerge::test::available_isas;
 using zeromerge::test::IsaScope;
+using zeromerge::test::TemporaryFile;
 
 std::string data(const std::string& name) { return std::string(ZEROMERGE_TEST_DATA) + "/" + name + ".json"; }
 
@@ -51,23 +53,6 @@ Outcome run_program(const std::string& path, const std::string& policy = "") {
   const int code = run(path, policy, out, err);
   return {code, out.str(), err.str()};
 }
-
-// A file that is there until the end of the scope.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(const std::string& text) {
-    const auto* test = testing::UnitTest::GetInstance()->current_test_info();
-    path_ = testing::TempDir() + "replay_" + test->name() + ".json";
-    std::ofstream(path_) << text;
-  }
-  ~TemporaryFile() { std::filesystem::remove(path_); }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 class ReplayOfTrace : public testing::TestWithParam<const char*> {};
 
