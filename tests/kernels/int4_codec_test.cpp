@@ -136,8 +136,8 @@ TEST_P(Int4Codec, ValuesReadBackWithinHalfAStepOfTheirRowsChannels) {
       ASSERT_EQ(out.back(), -77.0f) << "written beyond";
       for (std::size_t d = 0; d < dim; ++d) {
         Range range(row[d]);
-        for (std::size_t i = d / kGroup * kGroup; i < std::min(dim, d / kGroup * kGroup + kGroup); ++i)
-          range.take(row[i]);
+        const std::size_t first = d / kernels::kChannels * kernels::kChannels;
+        for (std::size_t i = first; i < std::min(dim, first + kernels::kChannels); ++i) range.take(row[i]);
         ASSERT_NEAR(out[d], row[d], range.half_step()) << "dim " << dim << " entry " << j << " channel " << d;
       }
     }

@@ -14,8 +14,10 @@
 
 namespace zeromerge::kernels {
 
-inline constexpr std::size_t kTile = 16;         // entries of a key tile
-inline constexpr std::size_t kGroup = 32;        // values that share a scale in q4
+inline constexpr std::size_t kTile = 16;  // entries of a key tile
+inline constexpr std::size_t kGroup =
+    32;  // entries that are stored together in q4; share a key channel's scale
+inline constexpr std::size_t kChannels = 64;     // channels that share an entry's scale in values of q4
 inline constexpr std::size_t kKeyBlock = 64;     // entries of a block in prefill
 inline constexpr std::size_t kRowBlock = 192;    // query rows of a block in prefill, at most
 inline constexpr std::size_t kSegment = 512;     // entries of a decode segment, constant for any threads
@@ -89,7 +91,7 @@ struct KeyTiles<q4> {
 
 // 4-bit values: tiles of 16 entries; the entries behind the last whole group of 32 are f16.
 //   tile  bytes [2 octets][row_size][4 entries]: entry e of the octet in the low four bits, entry 4 + e in
-//         the high ones; then for every 32 channels scale f16 [16 entries], minimum f16 [16 entries].
+//         the high ones; then for every 64 channels scale f16 [16 entries], minimum f16 [16 entries].
 template <>
 struct ValueRows<q4> {
   const unsigned char* tiles;
@@ -98,7 +100,7 @@ struct ValueRows<q4> {
   ValueRows<f16> window;
 
   static constexpr std::size_t scale_groups(std::size_t row_size) noexcept {
-    return (row_size + kGroup - 1) / kGroup;
+    return (row_size + kChannels - 1) / kChannels;
   }
   static constexpr std::size_t tile_bytes(std::size_t row_size) noexcept {
     return row_size * kTile / 2 + scale_groups(row_size) * kTile * 4;

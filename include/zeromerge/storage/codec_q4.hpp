@@ -1,6 +1,6 @@
 // Groups of 32 entries in 4 bits (kernels/layout.hpp): x ~ minimum + scale * code, code in [0, 15], scale and
 // minimum in f16. Keys share them by channel, so that a channel's outliers cost only itself; values by entry
-// and 32 channels.
+// and 64 channels.
 #pragma once
 
 #include <algorithm>
@@ -47,7 +47,7 @@ class KeyCodec4 {
   std::size_t dims_;
 };
 
-// A group of values, two tiles; one grid an entry and 32 channels.
+// A group of values, two tiles; one grid an entry and 64 channels.
 class ValueCodec4 {
  public:
   using View = kernels::ValueRows<q4>;

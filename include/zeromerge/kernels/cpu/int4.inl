@@ -1,7 +1,7 @@
 // q4 through f32. x = minimum + scale * nibble, so that a product needs the nibbles times scaled factors and
 // the factors times minima once:
 //   logits   the factor of a channel is q[d] * scale[d], the rest sum q[d] * minimum[d], both once per 32
-//   entries outputs  the weight of an entry is p[j] * scale[j], the rest sum p[j] * minimum[j], once per 32
+//   entries outputs  the weight of an entry is p[j] * scale[j], the rest sum p[j] * minimum[j], once per 64
 //   channels
 
 // Logits of 32 entries for G rows: out[g][0 .. 32).
@@ -42,11 +42,11 @@ inline void int4_logits(const float* q, std::size_t q_stride, const KeyTiles<q4>
   }
 }
 
-// Outputs of the 32 (or, the last, 16) channels number s for G rows; p is 0 behind the last entry.
+// Outputs of the 32 (or, the last, 16) channels from d on for G rows.
 template <int G>
-inline void int4_outputs(const float* p, std::size_t p_stride, const ValueRows<q4>& values, std::size_t first,
-                         std::size_t n, std::size_t s, float* out, const char* ahead) {
-  const std::size_t width = std::min<std::size_t>(2, values.row_size / 16 - 2 * s);
+inline void int4_channels(const float* p, std::size_t p_stride, const ValueRows<q4>& values,
+                          std::size_t first, std::size_t n, std::size_t d, float* out, const char* ahead) {
+  const std::size_t width = std::min<std::size_t>(2, (values.row_size - d) / 16);
   Vec sum[G][2];
   Vec rest[G];
   ZEROMERGE_UNROLL
@@ -54,7 +54,7 @@ inline void int4_outputs(const float* p, std::size_t p_stride, const ValueRows<q
   const std::size_t bytes = ValueRows<q4>::tile_bytes(values.row_size);
   for (std::size_t j = 0; j < n; j += kTile) {
     const unsigned char* tile = values.tile((first + j) / kTile);
-    const f16* scale = values.scales(tile, s);
+    const f16* scale = values.scales(tile, d / kChannels);
     alignas(64) float weight[G][16];
     ZEROMERGE_UNROLL
     for (int g = 0; g < G; ++g) {
@@ -62,11 +62,11 @@ inline void int4_outputs(const float* p, std::size_t p_stride, const ValueRows<q
       store(weight[g], mul(w, load_as<f16>(scale)));
       rest[g] = fma(w, load_as<f16>(scale + kTile), rest[g]);
     }
-    for (std::size_t line = 0; s == 0 && line < bytes; line += 64) prefetch(ahead + j / kTile * bytes + line);
+    for (std::size_t line = 0; d == 0 && line < bytes; line += 64) prefetch(ahead + j / kTile * bytes + line);
     for (std::size_t c = 0; c < width; ++c) {
       ZEROMERGE_UNROLL
       for (std::size_t octet = 0; octet < 2; ++octet) {
-        const unsigned char* at = tile + (octet * values.row_size + (2 * s + c) * 16) * 4;
+        const unsigned char* at = tile + (octet * values.row_size + d + 16 * c) * 4;
         const Vec x[8] = {nibbles<0>(at), nibbles<8>(at),  nibbles<16>(at), nibbles<24>(at),
                           nibbles<4>(at), nibbles<12>(at), nibbles<20>(at), nibbles<28>(at)};
         ZEROMERGE_UNROLL
@@ -82,6 +82,15 @@ inline void int4_outputs(const float* p, std::size_t p_stride, const ValueRows<q
   for (int g = 0; g < G; ++g) {
     const Vec constant = set1(reduce_add(rest[g]));
     for (std::size_t c = 0; c < width; ++c)
-      store(out + static_cast<std::size_t>(g) * values.row_size + (2 * s + c) * 16, add(sum[g][c], constant));
+      store(out + static_cast<std::size_t>(g) * values.row_size + d + 16 * c, add(sum[g][c], constant));
   }
+}
+
+// Outputs of the up to 64 channels that share scale s for G rows; p is 0 behind the last entry.
+template <int G>
+inline void int4_outputs(const float* p, std::size_t p_stride, const ValueRows<q4>& values, std::size_t first,
+                         std::size_t n, std::size_t s, float* out, const char* ahead) {
+  const std::size_t end = std::min(values.row_size, (s + 1) * kChannels);
+  for (std::size_t d = s * kChannels; d < end; d += 32)
+    int4_channels<G>(p, p_stride, values, first, n, d, out, ahead);
 }

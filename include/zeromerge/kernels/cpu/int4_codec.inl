@@ -131,19 +131,22 @@ inline void encode_q4_value(const float* v, std::size_t n, std::size_t row_size,
                             unsigned char* tile) {
   auto* scales = reinterpret_cast<f16*>(tile + row_size * kTile / 2);
   const Int4Place place(entry, row_size);
-  for (std::size_t d = 0; d < n; d += kGroup, scales += 2 * kTile) {
-    const bool both = n - d > kTile;
-    const Vec x[2] = {load_some(v + d, n - d),
-                      both ? load_some(v + d + 16, n - d - 16) : load_some(v + d, n - d)};
-    const float low = -reduce_max(max(sub(zero(), x[0]), sub(zero(), x[1])));
-    const f16 minimum = from_f32<f16>(low);
-    const f16 scale = from_f32<f16>((reduce_max(max(x[0], x[1])) - to_f32(minimum)) / 15.0f);
+  for (std::size_t first = 0; first < n; first += kChannels, scales += 2 * kTile) {
+    const std::size_t end = std::min(n, first + kChannels);
+    Vec low = load_some(v + first, n - first), high = low;
+    for (std::size_t d = first + 16; d < end; d += 16) {
+      const Vec x = load_some(v + d, n - d);
+      low = min(low, x);
+      high = max(high, x);
+    }
+    const f16 minimum = from_f32<f16>(-reduce_max(sub(zero(), low)));
+    const f16 scale = from_f32<f16>((reduce_max(high) - to_f32(minimum)) / 15.0f);
     scales[entry] = scale;
     scales[kTile + entry] = minimum;
-    for (std::size_t c = 0; c < (both ? 2u : 1u); ++c) {
+    for (std::size_t d = first; d < end; d += 16) {
       alignas(64) std::uint32_t code[16], word[16];
-      codes_of(x[c], set1(to_f32(scale)), set1(to_f32(minimum)), code);
-      unsigned char* at = tile + place.first + (d + 16 * c) * 4;
+      codes_of(load_some(v + d, n - d), set1(to_f32(scale)), set1(to_f32(minimum)), code);
+      unsigned char* at = tile + place.first + d * 4;
       std::memcpy(word, at, sizeof word);
       for (std::size_t i = 0; i < 16; ++i)
         word[i] = (word[i] & ~(15u << place.shift)) | code[i] << place.shift;
@@ -162,7 +165,7 @@ inline void decode_q4_value(const unsigned char* tile, std::size_t n, std::size_
     alignas(64) float code[16];
     for (std::size_t i = 0; i < 16; ++i)
       code[i] = static_cast<float>(static_cast<std::int32_t>(word[i] >> place.shift & 15));
-    const f16* s = scales + d / kGroup * 2 * kTile;
+    const f16* s = scales + d / kChannels * 2 * kTile;
     store_some(out + d, fma(load(code), set1(to_f32(s[0])), set1(to_f32(s[kTile]))), n - d);
   }
 }

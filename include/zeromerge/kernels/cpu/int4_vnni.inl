@@ -169,17 +169,17 @@ ZEROMERGE_INLINE void int4_tile(const unsigned char* tile, std::size_t octet_byt
 
 template <int G, int N>
 ZEROMERGE_INLINE void int4_channels(const ValueRows<q4>& values, std::size_t first, std::size_t n,
-                                    std::size_t s, const signed char (*bytes)[2][kSegment], const float* unit,
-                                    const float* rest, float* out, const char* ahead) {
+                                    std::size_t from, const signed char (*bytes)[2][kSegment],
+                                    const float* unit, const float* rest, float* out, const char* ahead) {
   constexpr int kSets = G * N <= 4 ? 2 : 1;
   __m512i sum[G][2][N][kSets];
   ZEROMERGE_UNROLL
   for (int i = 0; i < G * 2 * N * kSets; ++i) (&sum[0][0][0][0])[i] = _mm512_setzero_si512();
   const std::size_t tile_bytes = ValueRows<q4>::tile_bytes(values.row_size);
   for (std::size_t j = 0; j < n; j += kTile) {
-    for (std::size_t line = 0; s == 0 && line < tile_bytes; line += 64)
+    for (std::size_t line = 0; from == 0 && line < tile_bytes; line += 64)
       prefetch(ahead + j / kTile * tile_bytes + line);
-    int4_tile<G, N, kSets>(values.tile((first + j) / kTile) + 128 * s, 4 * values.row_size, bytes, j, sum);
+    int4_tile<G, N, kSets>(values.tile((first + j) / kTile) + 4 * from, 4 * values.row_size, bytes, j, sum);
   }
   ZEROMERGE_UNROLL
   for (int g = 0; g < G; ++g) {
@@ -191,7 +191,7 @@ ZEROMERGE_INLINE void int4_channels(const ValueRows<q4>& values, std::size_t fir
         low = _mm512_add_epi32(low, sum[g][1][c][1]);
       }
       const Vec all = fma(as_floats(high), set1(256.0f), as_floats(low));
-      store(out + static_cast<std::size_t>(g) * values.row_size + 32 * s + 16 * static_cast<std::size_t>(c),
+      store(out + static_cast<std::size_t>(g) * values.row_size + from + 16 * static_cast<std::size_t>(c),
             fma(all, set1(unit[g]), set1(rest[g])));
     }
   }
@@ -204,8 +204,10 @@ inline void int4_outputs(const float* p, std::size_t p_stride, const ValueRows<q
   alignas(64) signed char bytes[G][2][kSegment];
   float unit[G], rest[G];
   int4_weights<G>(p, p_stride, values, first, n, s, bytes, unit, rest);
-  if (values.row_size - 32 * s >= 32)
-    int4_channels<G, 2>(values, first, n, s, bytes, unit, rest, out, ahead);
-  else
-    int4_channels<G, 1>(values, first, n, s, bytes, unit, rest, out, ahead);
+  const std::size_t end = std::min(values.row_size, (s + 1) * kChannels);
+  for (std::size_t d = s * kChannels; d < end; d += 32)
+    if (end - d >= 32)
+      int4_channels<G, 2>(values, first, n, d, bytes, unit, rest, out, ahead);
+    else
+      int4_channels<G, 1>(values, first, n, d, bytes, unit, rest, out, ahead);
 }

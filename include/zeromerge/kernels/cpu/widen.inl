@@ -68,7 +68,7 @@ inline void widen_values<q4>(const ValueRows<q4>& values, std::size_t first, std
       return widen_values<f16>(values.window, first + j - values.packed, n - j, wide);
     const unsigned char* tile = values.tile((first + j) / kTile);
     for (std::size_t d = 0; d < values.row_size; d += 16) {
-      const f16* scale = values.scales(tile, d / kGroup);
+      const f16* scale = values.scales(tile, d / kChannels);
       for (std::size_t octet = 0; octet < 2; ++octet) {
         const unsigned char* at = tile + (octet * values.row_size + d) * 4;
         const Vec x[8] = {nibbles<0>(at), nibbles<8>(at),  nibbles<16>(at), nibbles<24>(at),
