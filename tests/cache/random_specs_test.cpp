@@ -12,6 +12,7 @@
 #include "support/attention.hpp"
 #include "support/held.hpp"
 #include "support/isa.hpp"
+#include "support/rounding.hpp"
 #include "support/sequence.hpp"
 
 namespace zeromerge {
@@ -46,8 +47,9 @@ std::string random_spec(Random& random) {
   return spec;
 }
 
-// The attention of query head q over what is held and the token that comes, whose bias is alpha ln(mass).
-test::Attention expected(const AnyLayer& layer, const Tokens& t, std::size_t token, std::size_t q) {
+// The attention of query head q over what is held and the token that comes, whose bias is alpha ln(mass). q4
+// keeps it in bytes at first.
+test::Attention expected(const AnyLayer& layer, const Tokens& t, std::size_t token, std::size_t q, bool q4) {
   const std::size_t h = q / kGeometry.group(), n = layer.entries(h);
   std::vector<float> key((n + 1) * kDim), value((n + 1) * kDim);
   for (std::size_t j = 0; j < n; ++j) {
@@ -56,6 +58,10 @@ test::Attention expected(const AnyLayer& layer, const Tokens& t, std::size_t tok
   }
   std::copy_n(t.key(token, h), kDim, key.begin() + static_cast<std::ptrdiff_t>(n * kDim));
   std::copy_n(t.value(token, h), kDim, value.begin() + static_cast<std::ptrdiff_t>(n * kDim));
+  if (q4) {
+    test::keep_in_bytes(key.data() + n * kDim, kDim);
+    test::keep_in_bytes(value.data() + n * kDim, kDim);
+  }
   return test::attention(
       t.query(token, q), kDim, n + 1, static_cast<double>(kGeometry.attention_scale()), 0.0,
       [&](std::size_t j) { return key.data() + j * kDim; },
@@ -66,9 +72,11 @@ test::Attention expected(const AnyLayer& layer, const Tokens& t, std::size_t tok
 class RandomUse {
  public:
   RandomUse(const std::string& spec, Random& random)
-      : random_(random), by_error_(spec.find("heads=error") != std::string::npos) {
+      : random_(random),
+        by_error_(spec.find("heads=error") != std::string::npos),
+        q4_(spec.find("q4") != std::string::npos) {
     uniform_ = spec.find("heads=") == std::string::npos;
-    tolerance_ = spec.find("q4") != std::string::npos ? 5e-3 : 1e-4;
+    tolerance_ = q4_ ? 5e-3 : 1e-4;
     CacheOptions options;
     options.rope = std::make_shared<Rope>(RopeParams{.dims = kDim}, kDim);
     cache_ = make_cache(spec, kGeometry, std::move(options));
@@ -109,7 +117,7 @@ class RandomUse {
       if (layer.in_prompt()) cache_->finish_prompt();
       std::vector<test::Attention> attention;
       for (std::size_t q = 0; q < kGeometry.query_heads; ++q)
-        attention.push_back(expected(layer, t_[l], token_, q));
+        attention.push_back(expected(layer, t_[l], token_, q, q4_));
       const auto out = test::decode(layer, t_[l], token_);
       for (std::size_t q = 0; q < kGeometry.query_heads; ++q)
         ASSERT_LE(test::row_error(out.data() + q * kDim, attention[q]), tolerance_) << "token " << token_;
@@ -142,6 +150,7 @@ class RandomUse {
 
   Random& random_;
   bool by_error_, uniform_ = false;
+  bool q4_;
   double tolerance_;
   std::unique_ptr<AnyCache> cache_;
   std::vector<Tokens> t_;

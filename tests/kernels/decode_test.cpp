@@ -32,11 +32,11 @@ double tolerance() {
 }
 
 template <class K>
-void check_logits(std::size_t dim, std::size_t group, std::size_t n) {
+void check_logits(std::size_t dim, std::size_t group, std::size_t n, bool reopened) {
   SCOPED_TRACE(testing::Message() << storage_name(storage_of<K>) << " dim " << dim << " group " << group
-                                  << " n " << n);
+                                  << " n " << n << (reopened ? " reopened" : ""));
   Random random(dim * 1000 + group * 10 + n);
-  const StoredKeys<K> keys(random, n, dim);
+  const StoredKeys<K> keys(random, n, dim, reopened);
   const Queries q(random, group, dim);
   auto rows = q.scaled();
   kernels::prepare(rows.data(), q.stride, group, keys.rows.view());
@@ -76,13 +76,13 @@ void check_logits(std::size_t dim, std::size_t group, std::size_t n) {
 }
 
 template <class K>
-void check_logits() {
+void check_logits(bool reopened = false) {
   for (const std::size_t dim : kDims)
-    for (const std::size_t group : kGroups) check_logits<K>(dim, group, 49);
+    for (const std::size_t group : kGroups) check_logits<K>(dim, group, 49, reopened);
   for (const std::size_t n : kLengths) {
-    check_logits<K>(64, 3, n);
-    check_logits<K>(24, 1, n);
-    check_logits<K>(5, 8, n);
+    check_logits<K>(64, 3, n, reopened);
+    check_logits<K>(24, 1, n, reopened);
+    check_logits<K>(5, 8, n, reopened);
   }
 }
 
@@ -92,6 +92,7 @@ TEST_P(DecodeKernels, LogitsAreScaledProducts) {
   check_logits<bf16>();
   check_logits<q8>();
   check_logits<q4>();
+  check_logits<q4>(true);
 }
 
 TEST_P(DecodeKernels, LogitsReadNothingBehindTheTiles) {
@@ -187,11 +188,11 @@ TEST_P(DecodeKernels, Exp2IsAccurateOverItsWholeRange) {
 }
 
 template <class V>
-void check_weighted_sum(std::size_t dim, std::size_t group, std::size_t n) {
+void check_weighted_sum(std::size_t dim, std::size_t group, std::size_t n, bool reopened) {
   SCOPED_TRACE(testing::Message() << storage_name(storage_of<V>) << " dim " << dim << " group " << group
-                                  << " n " << n);
+                                  << " n " << n << (reopened ? " reopened" : ""));
   Random random(dim * 1000 + group * 10 + n);
-  const StoredValues<V> values(random, n, dim);
+  const StoredValues<V> values(random, n, dim, reopened);
   const std::size_t row_size = test::padded(dim);
   const std::size_t stride = test::padded(n);
   std::vector<float> p(group * stride);
@@ -224,13 +225,13 @@ void check_weighted_sum(std::size_t dim, std::size_t group, std::size_t n) {
 }
 
 template <class V>
-void check_weighted_sum() {
+void check_weighted_sum(bool reopened = false) {
   for (const std::size_t dim : kDims)
-    for (const std::size_t group : kGroups) check_weighted_sum<V>(dim, group, 49);
+    for (const std::size_t group : kGroups) check_weighted_sum<V>(dim, group, 49, reopened);
   for (const std::size_t n : kLengths) {
-    check_weighted_sum<V>(64, 3, n);
-    check_weighted_sum<V>(80, 1, n);
-    check_weighted_sum<V>(5, 8, n);
+    check_weighted_sum<V>(64, 3, n, reopened);
+    check_weighted_sum<V>(80, 1, n, reopened);
+    check_weighted_sum<V>(5, 8, n, reopened);
   }
 }
 
@@ -240,6 +241,7 @@ TEST_P(DecodeKernels, WeightedSumReadsEveryValueRowOnce) {
   check_weighted_sum<bf16>();
   check_weighted_sum<q8>();
   check_weighted_sum<q4>();
+  check_weighted_sum<q4>(true);
 }
 
 INSTANTIATE_TEST_SUITE_P(Levels, DecodeKernels, testing::ValuesIn(test::available_isas()), test::isa_of);

@@ -54,7 +54,8 @@ TEST_P(PrefillKernels, ProductEqualsTheSumsOfProducts) {
         }
 }
 
-// A block of stacked rows with limits that rise, over keys and values of given types.
+// A block of stacked rows with limits that rise, over keys and values of given types. Odd lengths
+// are reopened.
 template <class K, class V>
 struct Block {
   Random random;
@@ -75,8 +76,8 @@ struct Block {
         dim(head_dim),
         row_size(test::padded(head_dim)),
         softcap(cap),
-        keys(random, n, dim),
-        values(random, n, dim),
+        keys(random, n, dim, n % 2 == 1),
+        values(random, n, dim, n % 2 == 1),
         q(random, count, dim),
         scaled(q.scaled()) {
     if (biased) bias = test::normals(random, n);

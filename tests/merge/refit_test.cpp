@@ -149,7 +149,7 @@ TEST_P(Refit, SolvesItsRegression) {
 }
 
 TEST_P(Refit, FitsTheKeysAsTheyAreStored) {
-  check<q4>({.query_heads = 3, .kv_heads = 1, .head_dim = 64}, 200, 3, 0.1);
+  check<q4>({.query_heads = 3, .kv_heads = 1, .head_dim = 64}, 200, 3, 0.12);
   check<q8>({.query_heads = 3, .kv_heads = 1, .head_dim = 64}, 90, 3, 0.02);
 }
 

@@ -59,7 +59,7 @@ struct Filled {
 };
 
 // The ends of the numbers that share a scale with element d of row j: for q4 keys the channel of the group,
-// for q4 values 32 channels of the row; else the row.
+// for q4 values 64 channels of the row; else the row.
 template <class Rows>
 std::pair<float, float> shared_range(const Filled<Rows>& f, StorageType type, bool keys, std::size_t j,
                                      std::size_t d) {
@@ -71,22 +71,27 @@ std::pair<float, float> shared_range(const Filled<Rows>& f, StorageType type, bo
   if (type == StorageType::q4 && keys) {
     for (std::size_t i = j / 32 * 32; i < std::min(f.n, j / 32 * 32 + 32); ++i) take(i, d);
   } else {
-    const std::size_t group = type == StorageType::q4 ? 32 : f.dim;
+    const std::size_t group = type == StorageType::q4 ? 64 : f.dim;
     for (std::size_t i = d / group * group; i < std::min(f.dim, d / group * group + group); ++i) take(j, i);
   }
   return {low, high};
 }
 
+// `tail`: how q4 stores what fills no group.
 template <class Rows>
-void expect_within_a_step(const Filled<Rows>& f, StorageType type, bool keys) {
+void expect_within_a_step(const Filled<Rows>& f, StorageType type, bool keys,
+                          StorageType tail = StorageType::q8) {
   const std::size_t packed = type == StorageType::q4 ? f.n / 32 * 32 : 0;
   for (std::size_t j = 0; j < f.n; ++j) {
     const auto read = f.row(j);
-    const bool window = type == StorageType::q4 && j >= packed;
+    const bool behind = type == StorageType::q4 && j >= packed;
+    const StorageType stored = behind ? tail : type;
     for (std::size_t d = 0; d < f.dim; ++d) {
       const double x = static_cast<double>(f.plain[j * f.dim + d]);
-      const auto [low, high] = shared_range(f, type, keys, j, d);
-      const double step = half_step(window ? StorageType::f16 : type, low, high, x);
+      const auto [low, high] = shared_range(f, stored, keys, j, d);
+      // What settles has been f16 before.
+      const double step =
+          half_step(stored, low, high, x) + (behind ? half_step(StorageType::f16, low, high, x) : 0.0);
       ASSERT_NEAR(static_cast<double>(read[d]), x, step) << "row " << j << " of " << f.n << " dim " << d;
     }
   }
@@ -157,23 +162,27 @@ TEST_P(StoredAs, EntriesMoveAsTheyAre) {
 
 TEST_P(StoredAs, RowsTakeTheBytesPromised) {
   const std::size_t n = 4096, dim = 64;
-  double bits[] = {32.0, 16.0, 16.0, 8.0 + 32.0 / 64.0, 4.0 + 1.0};
-  const double expected = bits[static_cast<int>(GetParam())] / 8.0 * static_cast<double>(n * dim);
+  const bool packs =
+      GetParam() == StorageType::q4;  // keys with 32 bits for 32 entries, values for 64 channels
+  const double bits[] = {32.0, 16.0, 16.0, 8.0 + 32.0 / 64.0, 4.0};
+  const double all = bits[static_cast<int>(GetParam())] / 8.0 * static_cast<double>(n * dim);
+  const double expected[] = {all + (packs ? n * dim / 8.0 : 0.0), all + (packs ? n * dim / 16.0 : 0.0)};
   Filled<Keys<any_storage>> keys(GetParam(), n, dim, 1);
   Filled<Values<any_storage>> values(GetParam(), n, dim, 2);
   keys.rows.settle(n, n, 0);
   values.rows.settle(n, n, 0);
-  const double window = GetParam() == StorageType::q4 ? 32.0 * 2.0 * static_cast<double>(dim) : 0.0;
-  for (const std::size_t bytes : {keys.rows.bytes(), values.rows.bytes()}) {
-    EXPECT_GE(static_cast<double>(bytes), expected);
-    EXPECT_LE(static_cast<double>(bytes), expected + window + 2.0 * 4096.0);
+  const double tail = packs ? 32.0 * static_cast<double>(dim + 4) : 0.0;
+  const std::size_t bytes[] = {keys.rows.bytes(), values.rows.bytes()};
+  for (std::size_t i = 0; i < 2; ++i) {
+    EXPECT_GE(static_cast<double>(bytes[i]), expected[i]);
+    EXPECT_LE(static_cast<double>(bytes[i]), expected[i] + tail + 2.0 * 4096.0);
   }
   EXPECT_EQ(keys.ledger.held(), keys.rows.bytes());
   keys.rows.clear();
   EXPECT_EQ(keys.ledger.held(), 0u);
 }
 
-// ---- the window of q4
+// ---- the rows of q4 behind its groups
 
 template <class Rows>
 void check_window() {
@@ -190,13 +199,15 @@ void check_window() {
     if (rows.view().packed > j) continue;
     std::vector<float> y(24);
     rows.read(j, y.data());
-    for (std::size_t d = 0; d < 24; ++d) ASSERT_NEAR(y[d], x[d], std::abs(x[d]) * 0x1p-10f + 1e-6f);
+    float most = 0.0f;
+    for (const float element : x) most = std::max(most, std::abs(element));
+    for (std::size_t d = 0; d < 24; ++d) ASSERT_NEAR(y[d], x[d], most / 253.0f);
   }
 }
 
 // The last rows stay out of groups while new ones come, and nothing more is held for them than they need.
 template <class Rows>
-void check_loose() {
+void check_loose(bool keys) {
   ByteLedger ledger;
   Rows rows(64, &ledger);
   Random random(9);
@@ -207,8 +218,9 @@ void check_loose() {
     ASSERT_EQ(rows.view().packed, j + 1 < 20 ? 0 : (j + 1 - 20) / 32 * 32) << j;
   }
   rows.settle(150, 151, 20);  // 128 in groups, 22 and the next one behind them
-  EXPECT_GE(rows.bytes(), 128u * 40 + 23 * 128);
-  EXPECT_LE(rows.bytes(), 128u * 40 + 32 * 128);  // keys come in tiles of 16
+  const std::size_t packed = 128 * (keys ? 40 : 36);
+  EXPECT_GE(rows.bytes(), packed + 23 * 68);
+  EXPECT_LE(rows.bytes(), packed + 32 * 68);  // keys come in tiles of 16
   std::vector<float> before(64), after(64);
   rows.read(5, before.data());
   for (std::size_t round = 0; round < 100; ++round)
@@ -222,14 +234,46 @@ void check_loose() {
   EXPECT_EQ(rows.view().packed, 64u);
   for (std::size_t j = 0; j < 150; ++j) {
     rows.read(j, after.data());
-    for (std::size_t d = 0; d < 64; ++d)
-      ASSERT_NEAR(after[d], all[j][d], 0x1p-10f * std::abs(all[j][d]) + 1e-6f) << "row " << j;
+    float most = 0.0f;
+    for (const float element : all[j]) most = std::max(most, std::abs(element));
+    for (std::size_t d = 0; d < 64; ++d) ASSERT_NEAR(after[d], all[j][d], most / 253.0f) << "row " << j;
   }
 }
 
 TEST(PackedRows, TheLastOnesStayOutOfGroupsForGood) {
-  check_loose<Keys<q4>>();
-  check_loose<Values<q4>>();
+  check_loose<Keys<q4>>(true);
+  check_loose<Values<q4>>(false);
+}
+
+// Rows behind the groups are f16 while a prompt comes and are rounded once on their way into a group; settled
+// they take half of that, and another prompt finds what was left.
+template <class Rows>
+void check_reopening(bool keys) {
+  Filled<Rows> f(StorageType::q4, 90, 64, 12);
+  expect_within_a_step(f, StorageType::f16, keys);
+  f.rows.settle(90, 90, 10);  // 64 in groups
+  ASSERT_TRUE(f.rows.settled());
+  std::vector<std::vector<float>> before;
+  for (std::size_t j = 0; j < 90; ++j) before.push_back(f.row(j));
+  const std::size_t settled = f.rows.bytes();
+  f.rows.resize(120);
+  EXPECT_FALSE(f.rows.settled());
+  EXPECT_GT(f.rows.bytes(), settled + 56 * 128 - 32 * 68);
+  for (std::size_t j = 0; j < 90; ++j) {
+    const auto after = f.row(j);
+    for (std::size_t d = 0; d < 64; ++d)
+      ASSERT_NEAR(after[d], before[j][d], 0x1p-11f * std::abs(before[j][d]) + 1e-7f) << "row " << j;
+  }
+  f.rows.settle(90, 90, 10);
+  f.rows.settle(90, 91, 10);  // nothing changes
+  for (std::size_t j = 0; j < 64; ++j) ASSERT_EQ(f.row(j), before[j]) << "row " << j;
+  f.rows.clear();
+  EXPECT_EQ(f.ledger.held(), 0u);
+}
+
+TEST(PackedRows, RowsBehindTheGroupsAreHalvesDuringAPromptAndBytesAfterIt) {
+  check_reopening<Keys<q4>>(true);
+  check_reopening<Values<q4>>(false);
 }
 
 TEST(PackedRows, AGroupIsPackedWhenItsThirtySecondEntryCame) {

@@ -14,7 +14,8 @@ namespace zeromerge::test {
 
 inline std::size_t padded(std::size_t n) { return (n + 15) / 16 * 16; }
 
-// n rows of dim elements in Rows (Keys or Values of a type); q4 has its whole groups packed.
+// n rows of dim elements in Rows (Keys or Values of a type); q4 has its whole groups packed, and the rest in
+// 8 bits or, reopened for another prompt, in f16.
 template <class Rows>
 struct StoredRows {
   std::size_t n, dim;
@@ -22,11 +23,12 @@ struct StoredRows {
   Rows rows;
   std::vector<float> plain;  // [n][dim] as stored
 
-  StoredRows(Random& random, std::size_t entries, std::size_t head_dim)
+  StoredRows(Random& random, std::size_t entries, std::size_t head_dim, bool reopened = false)
       : n(entries), dim(head_dim), rows(head_dim, &ledger), plain(n * dim) {
     rows.resize(n);
     for (std::size_t j = 0; j < n; ++j) rows.write(j, normals(random, dim).data());
     rows.settle(n, n, 0);
+    if (reopened) rows.resize(n);
     for (std::size_t j = 0; j < n; ++j) rows.read(j, plain.data() + j * dim);
   }
   const float* row(std::size_t j) const { return plain.data() + j * dim; }

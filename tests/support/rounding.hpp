@@ -43,6 +43,15 @@ std::vector<float> kept_as(std::vector<float> x) {
   return x;
 }
 
+// A row of n values as q8 keeps it: multiples of a 127th of the largest.
+inline void keep_in_bytes(float* row, std::size_t n) {
+  double most = 0.0;
+  for (std::size_t d = 0; d < n; ++d) most = std::max(most, std::abs(static_cast<double>(row[d])));
+  const double step = most / 127.0;
+  for (std::size_t d = 0; d < n && step > 0.0; ++d)
+    row[d] = static_cast<float>(std::nearbyint(static_cast<double>(row[d]) / step) * step);
+}
+
 template <class T>
 std::vector<T> stored(const std::vector<float>& x) {
   std::vector<T> y(x.size());

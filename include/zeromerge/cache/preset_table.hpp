@@ -54,7 +54,7 @@ inline const std::vector<Preset>& presets() {
       {"best",
        {{"heads", "two-stage"},
         {"replay", "100%"},
-        {"tail", "15"},  // and the one to come: a tile of rows in f16
+        {"tail", "15"},  // and the one to come: a tile of rows in 8 bits
         {"local", "6%"},
         {"merge", "drop"},
         {"importance", "mean"},

@@ -72,7 +72,7 @@ struct ValueRows {
   const stored<T>* row(std::size_t j) const noexcept { return rows + j * row_size; }  // j: a multiple of pack
 };
 
-// 4-bit keys: groups of 32 entries; the entries behind the last whole group are f16.
+// 4-bit keys: groups of 32 entries; the entries behind the last whole group are f16 or 8 bits.
 //   group  bytes [dims / 4][16 entries][4 channels]: entry j of 16 in the low four bits, entry 16 + j in the
 //          high ones; then scale f16 [dims], minimum f16 [dims].
 template <>
@@ -80,7 +80,9 @@ struct KeyTiles<q4> {
   const unsigned char* groups;
   std::size_t dims;    // a multiple of 4
   std::size_t packed;  // entries in groups, a multiple of 32
-  KeyTiles<f16> window;
+  bool settled;        // the entries behind them are in `narrow`, else in `wide`
+  KeyTiles<f16> wide;
+  KeyTiles<q8> narrow;
 
   static constexpr std::size_t group_bytes(std::size_t dims) noexcept { return dims * (kGroup / 2 + 4); }
   const unsigned char* group(std::size_t g) const noexcept { return groups + g * group_bytes(dims); }
@@ -89,7 +91,7 @@ struct KeyTiles<q4> {
   }
 };
 
-// 4-bit values: tiles of 16 entries; the entries behind the last whole group of 32 are f16.
+// 4-bit values: tiles of 16 entries; the entries behind the last whole group of 32 are f16 or 8 bits.
 //   tile  bytes [2 octets][row_size][4 entries]: entry e of the octet in the low four bits, entry 4 + e in
 //         the high ones; then for every 64 channels scale f16 [16 entries], minimum f16 [16 entries].
 template <>
@@ -97,7 +99,9 @@ struct ValueRows<q4> {
   const unsigned char* tiles;
   std::size_t row_size;
   std::size_t packed;  // entries in tiles, a multiple of 32
-  ValueRows<f16> window;
+  bool settled;        // the entries behind them are in `narrow`, else in `wide`
+  ValueRows<f16> wide;
+  ValueRows<q8> narrow;
 
   static constexpr std::size_t scale_groups(std::size_t row_size) noexcept {
     return (row_size + kChannels - 1) / kChannels;
@@ -116,7 +120,8 @@ struct ValueRows<q4> {
 template <class T>
 const void* address(const KeyTiles<T>& keys, std::size_t first) noexcept {
   if constexpr (std::is_same_v<T, q4>) {
-    return first < keys.packed ? keys.group(first / kGroup) : address(keys.window, first - keys.packed);
+    if (first < keys.packed) return keys.group(first / kGroup);
+    return keys.settled ? address(keys.narrow, first - keys.packed) : address(keys.wide, first - keys.packed);
   } else {
     return keys.tile(first / kTile);
   }
@@ -124,7 +129,9 @@ const void* address(const KeyTiles<T>& keys, std::size_t first) noexcept {
 template <class T>
 const void* address(const ValueRows<T>& values, std::size_t first) noexcept {
   if constexpr (std::is_same_v<T, q4>) {
-    return first < values.packed ? values.tile(first / kTile) : address(values.window, first - values.packed);
+    if (first < values.packed) return values.tile(first / kTile);
+    return values.settled ? address(values.narrow, first - values.packed)
+                          : address(values.wide, first - values.packed);
   } else {
     return values.row(first);
   }

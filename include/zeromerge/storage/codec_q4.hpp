@@ -21,18 +21,23 @@ class KeyCodec4 {
       : head_dim_(head_dim), dims_(kernels::round_up(head_dim, kernels::kTile)) {}
 
   std::size_t group_bytes() const noexcept { return View::group_bytes(dims_); }
-  template <class Window>
-  View view(const char* groups, std::size_t packed, const Window& window) const noexcept {
-    // The window's channels are those of its own type; queries are 0 beyond them.
-    return {reinterpret_cast<const unsigned char*>(groups), dims_, packed, window.view()};
+  template <class Tail>
+  View view(const char* groups, std::size_t packed, const Tail& tail) const noexcept {
+    // The tail's channels are those of its own type; queries are 0 beyond them.
+    return {reinterpret_cast<const unsigned char*>(groups),
+            dims_,
+            packed,
+            tail.settled(),
+            tail.wide(),
+            tail.narrow()};
   }
 
   void read(char* group, std::size_t entry, float* out) const noexcept {
     kernels::decode_q4_key(bytes_of(group), head_dim_, dims_, entry, out);
   }
   // All 32 entries at once: entry j is row first + j of `rows`.
-  template <class Window>
-  void write_group(char* group, const Window& rows, std::size_t first) const noexcept {
+  template <class Tail>
+  void write_group(char* group, const Tail& rows, std::size_t first) const noexcept {
     float all[kernels::kGroup][kMaxHeadDim];
     for (std::size_t j = 0; j < kernels::kGroup; ++j) rows.read(first + j, all[j]);
     kernels::encode_q4_keys(all[0], kMaxHeadDim, head_dim_, dims_, bytes_of(group));
@@ -55,9 +60,14 @@ class ValueCodec4 {
       : head_dim_(head_dim), row_size_(kernels::round_up(head_dim, kernels::kTile)) {}
 
   std::size_t group_bytes() const noexcept { return 2 * View::tile_bytes(row_size_); }
-  template <class Window>
-  View view(const char* groups, std::size_t packed, const Window& window) const noexcept {
-    return {reinterpret_cast<const unsigned char*>(groups), row_size_, packed, window.view()};
+  template <class Tail>
+  View view(const char* groups, std::size_t packed, const Tail& tail) const noexcept {
+    return {reinterpret_cast<const unsigned char*>(groups),
+            row_size_,
+            packed,
+            tail.settled(),
+            tail.wide(),
+            tail.narrow()};
   }
 
   void read(char* group, std::size_t entry, float* out) const noexcept {
@@ -66,8 +76,8 @@ class ValueCodec4 {
   void write(char* group, std::size_t entry, const float* v) const noexcept {
     kernels::encode_q4_value(v, head_dim_, row_size_, entry % kernels::kTile, tile_of(group, entry));
   }
-  template <class Window>
-  void write_group(char* group, const Window& rows, std::size_t first) const noexcept {
+  template <class Tail>
+  void write_group(char* group, const Tail& rows, std::size_t first) const noexcept {
     std::fill_n(group, group_bytes(), char{0});
     float row[kMaxHeadDim];
     for (std::size_t j = 0; j < kernels::kGroup; ++j) {

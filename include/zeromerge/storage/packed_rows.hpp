@@ -1,44 +1,44 @@
-// Rows in groups of 32 that are quantised together (q4). New rows are f16 in a window behind the groups until
-// 32 of them fill one, so nothing is rounded twice on its way in. During a prompt everything new waits in the
-// window; settle() packs it. The last rows, which are written anew again and again (the ring of last tokens),
-// can be kept out of groups for good.
+// Rows in groups of 32 that are quantised together (q4). New rows wait behind the groups until 32 of them
+// fill one: everything new during a prompt, in f16, until settle() packs it; then what fills no group, in 8
+// bits (tail_rows.hpp). The last rows, which are written anew again and again (the ring of last tokens), can
+// be kept out of groups for good.
 #pragma once
 
 #include <cstddef>
 #include <utility>
 
 #include "zeromerge/storage/codec_q4.hpp"
-#include "zeromerge/storage/keys.hpp"
-#include "zeromerge/storage/values.hpp"
+#include "zeromerge/storage/tail_rows.hpp"
 
 namespace zeromerge::detail {
 
-template <class Codec, class Window>
+template <class Codec, template <class> class Rows>
 class PackedRows {
  public:
   using View = typename Codec::View;
 
   PackedRows(std::size_t head_dim, ByteLedger* ledger, StorageType = StorageType::q4)
-      : head_dim_(head_dim), codec_(head_dim), groups_(ledger), window_(head_dim, ledger) {}
+      : head_dim_(head_dim), codec_(head_dim), groups_(ledger), tail_(head_dim, ledger) {}
 
-  std::size_t bytes() const noexcept { return groups_.bytes() + window_.bytes(); }
+  std::size_t bytes() const noexcept { return groups_.bytes() + tail_.bytes(); }
   // What `size` rows, settled with room for `rows`, take.
   std::size_t bytes_for(std::size_t size, std::size_t rows, std::size_t loose,
                         Block::Sizing sized) const noexcept {
     const std::size_t packed = whole_groups(size - std::min(size, loose));
-    return sized(groups_bytes(packed, rows)) +
-           window_.bytes_for(0, window_rows(packed, rows, loose), 0, sized);
+    return sized(groups_bytes(packed, rows)) + tail_.bytes_for(tail_rows(packed, rows, loose), sized);
   }
-  View view() const noexcept { return codec_.view(groups_.data(), packed_, window_); }
+  View view() const noexcept { return codec_.view(groups_.data(), packed_, tail_); }
   template <class F>
   decltype(auto) visit(const F& f) const {
     return f(view());
   }
 
   bool packs_late() const noexcept { return true; }
+  // Whether the rows behind the groups are in 8 bits.
+  bool settled() const noexcept { return tail_.settled(); }
 
-  // Room for `rows`, all that are not packed in the window.
-  void resize(std::size_t rows) { window_.resize(rows > packed_ ? rows - packed_ : 0); }
+  // Room for `rows`, all that are not packed in f16.
+  void resize(std::size_t rows) { tail_.widen(rows > packed_ ? rows - packed_ : 0); }
 
   // Packs every whole group of the first `size` rows, the last `loose` aside, which never are from now on,
   // and leaves room for `rows`. Throws std::bad_alloc with nothing changed that matters.
@@ -47,36 +47,36 @@ class PackedRows {
     unpack(size, whole_groups(size - std::min(size, loose)));
     groups_.resize(groups_bytes(packed_, rows));
     pack(size);
-    window_.resize(window_rows(packed_, rows, loose));
+    tail_.settle(tail_rows(packed_, rows, loose));
   }
 
   // The same without taking or giving memory: room for the groups has been made.
   void pack(std::size_t size) noexcept {
     const std::size_t begin = packed_;
     for (; size >= packed_ + kernels::kGroup + loose_; packed_ += kernels::kGroup)
-      codec_.write_group(group(packed_), window_, packed_ - begin);
+      codec_.write_group(group(packed_), tail_, packed_ - begin);
     for (std::size_t j = packed_; begin != packed_ && j < size; ++j)
-      window_.copy(window_, j - begin, j - packed_);
+      tail_.copy(tail_, j - begin, j - packed_);
   }
 
   void read(std::size_t slot, float* out) const noexcept {
     if (slot < packed_)
       codec_.read(group(slot), slot % kernels::kGroup, out);
     else
-      window_.read(slot - packed_, out);
+      tail_.read(slot - packed_, out);
   }
   void expect(std::size_t slot) const noexcept {
-    if (slot >= packed_) window_.expect(slot - packed_);
+    if (slot >= packed_) tail_.expect(slot - packed_);
   }
   void write(std::size_t slot, const float* row) noexcept {
     if (slot < packed_)
       codec_.write(group(slot), slot % kernels::kGroup, row);
     else
-      window_.write(slot - packed_, row);
+      tail_.write(slot - packed_, row);
   }
   void copy(const PackedRows& other, std::size_t from, std::size_t to) noexcept {
     if (from >= other.packed_ && to >= packed_)
-      return window_.copy(other.window_, from - other.packed_, to - packed_);
+      return tail_.copy(other.tail_, from - other.packed_, to - packed_);
     float row[kMaxHeadDim];
     other.read(from, row);
     write(to, row);
@@ -94,7 +94,7 @@ class PackedRows {
   void truncate(std::size_t size) noexcept {
     packed_ = std::min(packed_, kernels::round_up(size, kernels::kGroup));
   }
-  // The same, and what is left of a cut group waits in the window again, where new rows come behind it as
+  // The same, and what is left of a cut group waits behind the others again, where new rows come behind it as
   // they are given; settle() has made room.
   void cut(std::size_t size) noexcept {
     if (size >= packed_) return;
@@ -102,19 +102,19 @@ class PackedRows {
     float row[kMaxHeadDim];
     for (std::size_t slot = packed_; slot < size; ++slot) {
       codec_.read(group(slot), slot % kernels::kGroup, row);
-      window_.write(slot - packed_, row);
+      tail_.write(slot - packed_, row);
     }
   }
   void clear() noexcept {
     packed_ = 0;
     groups_.resize(0);
-    window_.clear();
+    tail_.clear();
   }
   void swap(PackedRows& other) noexcept {
     std::swap(packed_, other.packed_);
     std::swap(loose_, other.loose_);
     groups_.swap(other.groups_);
-    window_.swap(other.window_);
+    tail_.swap(other.tail_);
   }
 
  private:
@@ -126,7 +126,7 @@ class PackedRows {
     return std::max(whole_groups(rows), packed) / kernels::kGroup * codec_.group_bytes();
   }
   // Rows that are cut off may give a group back, but never with loose ones behind it.
-  static std::size_t window_rows(std::size_t packed, std::size_t rows, std::size_t loose) noexcept {
+  static std::size_t tail_rows(std::size_t packed, std::size_t rows, std::size_t loose) noexcept {
     const std::size_t most = kernels::kGroup + loose;
     return loose == 0 ? most : std::min(most, rows - std::min(rows, packed));
   }
@@ -134,15 +134,15 @@ class PackedRows {
     return groups_.data() + slot / kernels::kGroup * codec_.group_bytes();
   }
 
-  // Rows from `first` on, a group's first, wait in the window again.
+  // Rows from `first` on, a group's first, wait behind the others again.
   void unpack(std::size_t size, std::size_t first) {
     if (packed_ <= first) return;
-    window_.resize(size - first);
-    for (std::size_t slot = size; slot-- > packed_;) window_.copy(window_, slot - packed_, slot - first);
+    tail_.resize(size - first);
+    for (std::size_t slot = size; slot-- > packed_;) tail_.copy(tail_, slot - packed_, slot - first);
     float row[kMaxHeadDim];
     for (std::size_t slot = first; slot < std::min(size, packed_); ++slot) {
       codec_.read(group(slot), slot % kernels::kGroup, row);
-      window_.write(slot - first, row);
+      tail_.write(slot - first, row);
     }
     packed_ = first;
   }
@@ -152,7 +152,7 @@ class PackedRows {
   std::size_t packed_ = 0;  // rows in groups
   std::size_t loose_ = 0;   // last rows that stay behind them
   Block groups_;
-  Window window_;  // the rows behind them
+  TailRows<Rows> tail_;  // the rows behind them
 };
 
 }  // namespace zeromerge::detail
@@ -160,12 +160,12 @@ class PackedRows {
 namespace zeromerge {
 
 template <>
-class Keys<q4> : public detail::PackedRows<detail::KeyCodec4, Keys<f16>> {
+class Keys<q4> : public detail::PackedRows<detail::KeyCodec4, Keys> {
  public:
   using PackedRows::PackedRows;
 };
 template <>
-class Values<q4> : public detail::PackedRows<detail::ValueCodec4, Values<f16>> {
+class Values<q4> : public detail::PackedRows<detail::ValueCodec4, Values> {
  public:
   using PackedRows::PackedRows;
 };

@@ -1,5 +1,28 @@
-// logits and weighted_sum of q4: whole groups, then the f16 window behind them. Its queries are ready as f32
-// rows, which both need. Names in parentheses are those of this instruction set, not what chooses one.
+// logits and weighted_sum of q4: whole groups, then the rows behind them. Its queries are ready as f32 rows,
+// which all need. Names in parentheses are those of this instruction set, not what chooses one.
+
+// Of rows behind the groups, whose first is number `first`. In 8 bits their scales are multiplied here.
+inline void tail_logits(const float* q, std::size_t q_stride, std::size_t group, const KeyTiles<q4>& keys,
+                        std::size_t first, std::size_t tiles, float* out, std::size_t out_stride) {
+  if (!keys.settled)
+    return (logits<f16>)(q, q_stride, group, keys.wide, first, tiles, out, out_stride, nullptr);
+  const KeyTiles<q8>& narrow = keys.narrow;
+  dot_rows<Convert<q8>>(q, q_stride, group, narrow.tile(first / kTile), narrow.tile_size(),
+                        narrow.dims / pack_of<q8>, tiles, out, out_stride, nullptr);
+  for (std::size_t g = 0; g < group; ++g)
+    for (std::size_t j = 0; j < tiles * kTile; j += kTile) {
+      float* at = out + g * out_stride + j;
+      store(at, mul(load(at), load(narrow.scale + first + j)));
+    }
+}
+
+inline void tail_sum(const float* p, std::size_t p_stride, std::size_t group, const ValueRows<q4>& values,
+                     std::size_t first, std::size_t n, float* out, const void* ahead) {
+  if (values.settled)
+    (weighted_sum<q8>)(p, p_stride, group, values.narrow, first, n, out, ahead);
+  else
+    (weighted_sum<f16>)(p, p_stride, group, values.wide, first, n, out, ahead);
+}
 
 template <>
 inline void logits<q4>(const float* q, std::size_t q_stride, std::size_t group, const KeyTiles<q4>& keys,
@@ -19,8 +42,8 @@ inline void logits<q4>(const float* q, std::size_t q_stride, std::size_t group, 
     });
   }
   if (packed < end)
-    (logits<f16>)(q, q_stride, group, keys.window, packed - keys.packed, (end - packed) / kTile,
-                out + (packed - first), out_stride, nullptr);
+    tail_logits(q, q_stride, group, keys, packed - keys.packed, (end - packed) / kTile,
+                out + (packed - first), out_stride);
 }
 
 template <>
@@ -37,11 +60,10 @@ inline void weighted_sum<q4>(const float* p, std::size_t p_stride, std::size_t g
             g == 0 && next != nullptr ? next : reinterpret_cast<const char*>(values.tile(first / kTile)));
     });
   if (packed == n) return;
-  if (packed == 0)
-    return (weighted_sum<f16>)(p, p_stride, group, values.window, first - values.packed, n, out, ahead);
+  if (packed == 0) return tail_sum(p, p_stride, group, values, first - values.packed, n, out, ahead);
   alignas(64) float rest[kMaxHeadDim];
   for (std::size_t g = 0; g < group; ++g) {
-    (weighted_sum<f16>)(p + packed + g * p_stride, p_stride, 1, values.window, 0, n - packed, rest, nullptr);
+    tail_sum(p + packed + g * p_stride, p_stride, 1, values, 0, n - packed, rest, nullptr);
     for (std::size_t d = 0; d < values.row_size; d += 16)
       store(out + g * values.row_size + d, add(load(out + g * values.row_size + d), load(rest + d)));
   }

@@ -24,8 +24,11 @@ inline void widen_keys<q4>(const KeyTiles<q4>& keys, std::size_t first, std::siz
     const std::size_t entry = first + t * kTile;
     if (entry >= keys.packed) {
       float* panel = wide + t * keys.dims * kTile;
-      widen_keys<f16>(keys.window, entry - keys.packed, 1, panel);
-      const std::size_t dims = keys.window.dims;  // the window's rows are not padded
+      if (keys.settled)
+        widen_keys<q8>(keys.narrow, entry - keys.packed, 1, panel);
+      else
+        widen_keys<f16>(keys.wide, entry - keys.packed, 1, panel);
+      const std::size_t dims = keys.settled ? keys.narrow.dims : keys.wide.dims;  // padded less
       std::fill_n(panel + dims * kTile, (keys.dims - dims) * kTile, 0.0f);
       continue;
     }
@@ -65,7 +68,8 @@ template <>
 inline void widen_values<q4>(const ValueRows<q4>& values, std::size_t first, std::size_t n, float* wide) {
   for (std::size_t j = 0; j < n; j += kTile, wide += kTile * kTile) {
     if (first + j >= values.packed)
-      return widen_values<f16>(values.window, first + j - values.packed, n - j, wide);
+      return values.settled ? widen_values<q8>(values.narrow, first + j - values.packed, n - j, wide)
+                            : widen_values<f16>(values.wide, first + j - values.packed, n - j, wide);
     const unsigned char* tile = values.tile((first + j) / kTile);
     for (std::size_t d = 0; d < values.row_size; d += 16) {
       const f16* scale = values.scales(tile, d / kChannels);
