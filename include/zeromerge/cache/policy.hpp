@@ -142,7 +142,7 @@ struct Division {
   std::size_t context() const noexcept { return capacity - sinks - recent - residual - slack; }
 };
 
-// Last entries of a head that stay as they came where others are quantised in groups: the ring of last
+// Last entries of a head that are kept out of groups where others are quantised together: the ring of last
 // tokens, which every decoded token writes to, and would round what lies beside it in a group again each
 // time. A ring of more than two groups is not worth its bytes.
 inline std::size_t loose_entries(const Division& d) noexcept {

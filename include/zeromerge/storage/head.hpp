@@ -80,8 +80,8 @@ class Head {
     resize_fields(entries);
   }
 
-  // Room for exactly `entries`, in their final form: quantised groups are packed; only the last `loose`
-  // entries and what does not fill a group stay as they came.
+  // Room for exactly `entries`, in their final form: quantised groups are packed, all but the last `loose`
+  // entries and what does not fill a group.
   void settle(std::size_t entries, std::size_t loose = 0) {
     keys_.settle(size_, entries, loose);
     values_.settle(size_, entries, loose);
