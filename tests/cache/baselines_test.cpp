@@ -235,11 +235,13 @@ TEST(Baselines, KeyDiffKeepsKeysUnlikeTheOthers) {
 
 // ---- two stages over all heads and layers
 
-// Every head keeps `first` by the running score; the highest of what is left over all heads by another.
+// Every head keeps `first` by the running score and gets a place for each of what is left that is among the
+// highest over all heads by another, which fills `share` of these places, after the running score.
 struct TwoStages {
   Filling filling;
   std::size_t mean, first;
   std::size_t group = 1;  // entries beside the last ones come in so many
+  double share = 1.0;
 
   // Whoever has lost most by rounding down is the next to get a whole group of what all have lost.
   void fill_groups(std::vector<std::size_t>& capacities) const {
@@ -279,8 +281,12 @@ struct TwoStages {
         chosen[i] = filling.by(running[i], capacities[i], gap);
         continue;
       }
-      for (const std::size_t j : test::highest(left[i], capacities[i] - first, second[i], gap))
+      const auto by_second =
+          static_cast<std::size_t>(share * static_cast<double>(capacities[i] - first) + 0.5);
+      for (const std::size_t j : test::highest(left[i], capacities[i] - first - by_second, running[i], gap))
         chosen[i].push_back(j);
+      left[i] = without(left[i], chosen[i]);
+      for (const std::size_t j : test::highest(left[i], by_second, second[i], gap)) chosen[i].push_back(j);
       chosen[i] = filling.with(chosen[i]);
     }
     return chosen;
@@ -291,13 +297,15 @@ Reals running(const PlainPrompt& p, std::size_t h) { return p.running(h, kDecay)
 
 TEST(Baselines, BestSharesOutByReplay) {
   const auto t = model(8, kPrompt);
-  for (const bool in_groups : {false, true}) {
+  const auto second = of_all_heads(t, [](const PlainPrompt& p, std::size_t h) { return p.replay(h); });
+  for (const auto& [text, stages] : {std::pair("best:budget=120", TwoStages{{4, 15}, 120, 36}),
+                                     {"best:budget=120,values=q4", {{4, 15}, 120, 36, 32}},
+                                     {"best:budget=120,replay=50%", {{4, 15}, 120, 36, 1, 0.5}},
+                                     {"best:budget=120,replay=30%", {{4, 15}, 120, 36, 1, 0.3}}}) {
     Gap gap;
-    const auto cache = after_prompt(in_groups ? "best:budget=120,values=q4" : "best:budget=120", t);
-    const auto expected = TwoStages{{4, 15}, 120, 36, in_groups ? std::size_t{32} : 1}.kept(
-        of_all_heads(t, running),
-        of_all_heads(t, [](const PlainPrompt& p, std::size_t h) { return p.replay(h); }), gap);
-    expect_held(*cache, expected, gap, in_groups ? "best in groups" : "best");
+    const auto cache = after_prompt(text, t);
+    const auto expected = stages.kept(of_all_heads(t, running), second, gap);
+    expect_held(*cache, expected, gap, text);
     EXPECT_NE(expected[0].size(), expected[5].size());
   }
 }

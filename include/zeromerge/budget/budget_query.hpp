@@ -58,7 +58,7 @@ struct CapacityBounds {
 
 // How heads are filled where a budget gives them very different capacities. The last tokens are a share of
 // `mean`, the same number for every head. In two stages: `first` entries, the first and last tokens among
-// them, by the running score, the rest by the score of whole prompts; 0: in one.
+// them, by the running score, the policy's share of the rest by the score of whole prompts; 0: in one.
 struct Filling {
   std::size_t mean;
   std::size_t first = 0;

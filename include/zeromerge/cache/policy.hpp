@@ -159,9 +159,10 @@ Division division_of(const P& policy, std::size_t capacity, const Filling* filli
   d.slack = policy.areas.block - 1;
   if (d.recent < capacity) d.residual = policy.merge.residuals(capacity - d.recent);
   if (!d.possible() || !policy.rates_prompts()) return d;
-  d.by_prompt = filling != nullptr && filling->in_stages()
-                    ? std::min(d.context(), capacity - std::min(capacity, filling->first))
-                    : static_cast<std::size_t>(policy.prompt_share * static_cast<double>(d.context()) + 0.5);
+  const std::size_t ranked = filling != nullptr && filling->in_stages()
+                                 ? std::min(d.context(), capacity - std::min(capacity, filling->first))
+                                 : d.context();
+  d.by_prompt = static_cast<std::size_t>(policy.prompt_share * static_cast<double>(ranked) + 0.5);
   return d;
 }
 

@@ -24,7 +24,8 @@
 //                                      who gets how many, see below
 //     floor=20%                        what every head gets at least, of the uniform  20% adaptive, 25%
 //                                      capacity                                       profile, 0% global
-//     first=30%                        two-stage: kept by the running score           30%
+//     first=30%                        two-stage: kept by the running score in any    30%
+//                                      case
 //     error=0.1                        heads=error: of the output, relative           0.1
 //     merge=residual|drop|nearest      what happens to the rest; nearest: its values  residual
 //                                      go to the kept entries with the nearest keys
@@ -42,7 +43,8 @@
 //     replay=50% window= far= defensive= expected= keydiff= second=
 //                                      one of these: of what a prompt leaves beside   none
 //                                      its first and last tokens, chosen by a score
-//                                      of whole prompts, see score/
+//                                      of whole prompts, see score/; two-stage: of
+//                                      what a head has above first=
 //     hold=512                         decoded tokens after which half of what a       0
 //                                      lasting one of them (replay, far, second)
 //                                      chose competes with the rest; 0: none ever
