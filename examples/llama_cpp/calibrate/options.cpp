@@ -17,7 +17,10 @@ void declare(CLI::App& app, Options& options) {
   app.add_option("--text", options.texts, "text files; three or four of different kinds are enough")
       ->type_name("FILE")
       ->required();
-  app.add_option("--out", options.out, "file to write the profile to")->type_name("FILE")->required();
+  app.add_option("--out", options.out,
+                 "file to write the profile to; the programs find MODEL.profile beside MODEL.gguf")
+      ->type_name("FILE")
+      ->required();
   app.add_option("--budget", options.levels, "shares of the prompt to measure at, rising")
       ->check(CLI::Range(0.01, 1.0))
       ->delimiter(',')

@@ -7,6 +7,7 @@
 
 #include "generate/checks.hpp"
 #include "generate/error.hpp"
+#include "generate/known_profile.hpp"
 #include "zeromerge/cache/spec.hpp"
 
 namespace evaluate {
@@ -35,8 +36,10 @@ void declare(CLI::App& app, Options& options, Names& names) {
       ->capture_default_str();
   app.add_option("--text", options.texts, "text files, each a prompt and what follows it; scbench needs none")
       ->type_name("FILE");
-  app.add_option("--policy", options.policies,
-                 "policies without a budget; the first is what the others are compared with")
+  app.add_option(
+         "--policy", options.policies,
+         "policies without a budget; the first is what the others are compared with; without any also "
+         "best with the head profile that is known for the model")
       ->type_name("SPEC")
       ->capture_default_str();
   app.add_option("--budget", options.budgets,
@@ -160,6 +163,9 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     throw UsageError(std::string(error.what()) + "\nzeromerge-evaluate --help lists the options");
   }
+  const auto profile = generate::known_profile(options.model, generate::shipped_profiles());
+  if (app.count("--policy") == 0 && !profile.empty())
+    options.policies.push_back("best:profile=" + profile.string());
   options.task = names.task == "needles"   ? Measure::needles
                  : names.task == "scbench" ? Measure::scbench
                                            : Measure::continuation;

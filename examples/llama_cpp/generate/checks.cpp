@@ -40,6 +40,10 @@ fs::path default_model() {
   return {};
 }
 
+fs::path shipped_profiles() {
+  return (executable_path().parent_path() / ".." / "share" / "zeromerge" / "profiles").lexically_normal();
+}
+
 fs::path default_plugin() {
   return (executable_path().parent_path() / ".." / "lib" / "libggml-zeromerge.so").lexically_normal();
 }

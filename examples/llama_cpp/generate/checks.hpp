@@ -15,6 +15,7 @@ CLI::Validator whole_number(std::int32_t low, std::int32_t high, const std::stri
 
 std::filesystem::path default_model();  // empty: there is none
 std::filesystem::path default_plugin();
+std::filesystem::path shipped_profiles();  // the folder of head profiles that come with the programs
 
 void require_file(const std::filesystem::path& path, const std::string& option, const std::string& remedy);
 void check_model_and_plugin(const std::filesystem::path& model, const std::filesystem::path& plugin);

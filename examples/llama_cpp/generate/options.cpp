@@ -6,6 +6,7 @@
 
 #include "generate/checks.hpp"
 #include "generate/error.hpp"
+#include "generate/known_profile.hpp"
 
 namespace generate {
 namespace {
@@ -39,7 +40,10 @@ void declare(CLI::App& app, Options& options, std::string& compare) {
       ->check(whole_number(0, kMostThreads, "--prompt-threads 4, or 0 for as many as --threads"))
       ->type_name("N")
       ->capture_default_str();
-  app.add_option("--policy", options.policy, "compression policy, preset:key=value,...")
+  app.add_option(
+         "--policy", options.policy,
+         "compression policy, preset:key=value,...; without it best, with the head profile that is known "
+         "for the model")
       ->type_name("SPEC")
       ->capture_default_str();
   app.add_option(
@@ -92,7 +96,7 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   options.prompt = kDefaultPrompt;
   options.threads = static_cast<std::int32_t>(
       std::clamp(std::thread::hardware_concurrency(), 1u, static_cast<unsigned>(kMostThreads)));
-  options.policy = "best:budget=5%";
+  options.policy = default_policy({});
   options.plugin = default_plugin();
   std::string compare = "none";
   declare(app, options, compare);
@@ -103,6 +107,8 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     throw UsageError(std::string(error.what()) + "\nzeromerge-generate --help lists the options");
   }
+  if (app.count("--policy") == 0)
+    options.policy = default_policy(known_profile(options.model, shipped_profiles()));
   if (options.prompt_threads == 0) options.prompt_threads = options.threads;
   options.compare = compare == "full";
   check_files(options, app.count("--prompt") > 0);
