@@ -1,6 +1,8 @@
 // Entries in four bits stay as they are while the ring of last tokens turns beside them.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 #include <memory>
 #include <string>

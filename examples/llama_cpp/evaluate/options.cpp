@@ -163,9 +163,10 @@ std::variant<Options, int> parse_options(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     throw UsageError(std::string(error.what()) + "\nzeromerge-evaluate --help lists the options");
   }
-  const auto profile = generate::known_profile(options.model, generate::shipped_profiles());
-  if (app.count("--policy") == 0 && !profile.empty())
-    options.policies.push_back("best:profile=" + profile.string());
+  if (app.count("--policy") == 0)
+    if (const auto profile = generate::known_profile(options.model, generate::shipped_profiles());
+        !profile.empty())
+      options.policies.push_back("best:profile=" + profile.string());
   options.task = names.task == "needles"   ? Measure::needles
                  : names.task == "scbench" ? Measure::scbench
                                            : Measure::continuation;

@@ -94,7 +94,7 @@ class PackedRows {
   void truncate(std::size_t size) noexcept {
     packed_ = std::min(packed_, kernels::round_up(size, kernels::kGroup));
   }
-  // The same, and what is left of a cut group waits behind the others again, where new rows come behind it as
+  // The same, and what is left of a cut group waits behind the groups again, where new rows come behind it as
   // they are given; settle() has made room.
   void cut(std::size_t size) noexcept {
     if (size >= packed_) return;
@@ -134,7 +134,7 @@ class PackedRows {
     return groups_.data() + slot / kernels::kGroup * codec_.group_bytes();
   }
 
-  // Rows from `first` on, a group's first, wait behind the others again.
+  // Rows from `first` on, a group's first, wait behind the groups again.
   void unpack(std::size_t size, std::size_t first) {
     if (packed_ <= first) return;
     tail_.resize(size - first);
