@@ -105,6 +105,7 @@ TEST(Presets, BadTextsAreRefusedWithWhatIsValid) {
   expect_refusal("zeromerge:reference=1,refit=64",
                  "the reference knows no score of whole prompts, no refit and no blocks");
   expect_refusal("zeromerge:replay=50", "replay must be a share");
+  expect_refusal("zeromerge:precise=5", "precise must be a share of the tokens");
   expect_refusal("zeromerge:replay=50%", "give the model's RoPE");
   expect_refusal("zeromerge:refit=64,bounded=1", "give the model's RoPE");
   expect_refusal("h2o:reference=1", "reference= is for zeromerge alone");

@@ -23,8 +23,9 @@ constexpr StorageType kTypes[] = {StorageType::f32, StorageType::f16, StorageTyp
 using AnyStored = KvCache<test::ZeroMergeOf<any_storage>>;
 
 AnyStored make(const std::string& settings, const Geometry& g, StorageType keys, StorageType values,
-               CacheOptions options = {}) {
+               CacheOptions options = {}, double precise_from = 0.0) {
   auto policy = test::policy<any_storage>(settings);
+  policy.precise_from = precise_from;
   policy.key_type = keys;
   policy.value_type = values;
   return AnyStored(g, policy, std::move(options));
@@ -69,13 +70,13 @@ void expect_attends_to_what_it_holds(LayerCache<test::ZeroMergeOf<any_storage>>&
 class StoredLayers : public test::EachIsa {};
 INSTANTIATE_TEST_SUITE_P(Levels, StoredLayers, testing::ValuesIn(test::available_isas()), test::isa_of);
 
-void check_pair(StorageType keys, StorageType values, const Geometry& g, std::size_t prompt,
-                bool with_sinks) {
+void check_pair(StorageType keys, StorageType values, const Geometry& g, std::size_t prompt, bool with_sinks,
+                double precise_from = 0.0) {
   SCOPED_TRACE(std::string(storage_name(keys)) + "/" + storage_name(values) + " " +
                std::to_string(g.query_heads) + "/" + std::to_string(g.kv_heads) + "x" +
                std::to_string(g.head_dim));
   const Tokens t(g, prompt + 60, prompt);
-  auto cache = make("budget=48,residual=3,tail=16", g, keys, values);
+  auto cache = make("budget=48,residual=3,tail=16", g, keys, values, {}, precise_from);
   auto& layer = cache.layer(0);
   std::vector<float> sinks;
   if (with_sinks) {
@@ -110,6 +111,13 @@ TEST_P(StoredLayers, AttendToWhatTheyHoldInEveryGeometry) {
                              {.query_heads = 2, .kv_heads = 1, .head_dim = 256}};
   for (const StorageType type : kTypes)
     for (const Geometry& g : shapes) check_pair(type, type, g, 70, false);
+}
+
+TEST_P(StoredLayers, AttendToKeysThatStayInBytes) {
+  for (const StorageType values : {StorageType::q4, StorageType::f16})
+    for (const std::size_t head_dim : {24, 80, 256})
+      check_pair(StorageType::q4, values, {.query_heads = 6, .kv_heads = 2, .head_dim = head_dim}, 90, true,
+                 0.1);
 }
 
 TEST_P(StoredLayers, ManySegmentsOfAFullCacheAreOneAttention) {

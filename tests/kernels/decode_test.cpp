@@ -11,6 +11,7 @@
 namespace zeromerge {
 namespace {
 
+using test::Packing;
 using test::Queries;
 using test::Random;
 using test::StoredKeys;
@@ -32,11 +33,11 @@ double tolerance() {
 }
 
 template <class K>
-void check_logits(std::size_t dim, std::size_t group, std::size_t n, bool reopened) {
+void check_logits(std::size_t dim, std::size_t group, std::size_t n, Packing packing) {
   SCOPED_TRACE(testing::Message() << storage_name(storage_of<K>) << " dim " << dim << " group " << group
-                                  << " n " << n << (reopened ? " reopened" : ""));
+                                  << " n " << n << name_of(packing));
   Random random(dim * 1000 + group * 10 + n);
-  const StoredKeys<K> keys(random, n, dim, reopened);
+  const StoredKeys<K> keys(random, n, dim, packing);
   const Queries q(random, group, dim);
   auto rows = q.scaled();
   kernels::prepare(rows.data(), q.stride, group, keys.rows.view());
@@ -76,13 +77,13 @@ void check_logits(std::size_t dim, std::size_t group, std::size_t n, bool reopen
 }
 
 template <class K>
-void check_logits(bool reopened = false) {
+void check_logits(Packing packing = Packing::settled) {
   for (const std::size_t dim : kDims)
-    for (const std::size_t group : kGroups) check_logits<K>(dim, group, 49, reopened);
+    for (const std::size_t group : kGroups) check_logits<K>(dim, group, 49, packing);
   for (const std::size_t n : kLengths) {
-    check_logits<K>(64, 3, n, reopened);
-    check_logits<K>(24, 1, n, reopened);
-    check_logits<K>(5, 8, n, reopened);
+    check_logits<K>(64, 3, n, packing);
+    check_logits<K>(24, 1, n, packing);
+    check_logits<K>(5, 8, n, packing);
   }
 }
 
@@ -92,7 +93,8 @@ TEST_P(DecodeKernels, LogitsAreScaledProducts) {
   check_logits<bf16>();
   check_logits<q8>();
   check_logits<q4>();
-  check_logits<q4>(true);
+  check_logits<q4>(Packing::reopened);
+  check_logits<q4>(Packing::none);
 }
 
 TEST_P(DecodeKernels, LogitsReadNothingBehindTheTiles) {
@@ -188,11 +190,11 @@ TEST_P(DecodeKernels, Exp2IsAccurateOverItsWholeRange) {
 }
 
 template <class V>
-void check_weighted_sum(std::size_t dim, std::size_t group, std::size_t n, bool reopened) {
+void check_weighted_sum(std::size_t dim, std::size_t group, std::size_t n, Packing packing) {
   SCOPED_TRACE(testing::Message() << storage_name(storage_of<V>) << " dim " << dim << " group " << group
-                                  << " n " << n << (reopened ? " reopened" : ""));
+                                  << " n " << n << name_of(packing));
   Random random(dim * 1000 + group * 10 + n);
-  const StoredValues<V> values(random, n, dim, reopened);
+  const StoredValues<V> values(random, n, dim, packing);
   const std::size_t row_size = test::padded(dim);
   const std::size_t stride = test::padded(n);
   std::vector<float> p(group * stride);
@@ -225,13 +227,13 @@ void check_weighted_sum(std::size_t dim, std::size_t group, std::size_t n, bool 
 }
 
 template <class V>
-void check_weighted_sum(bool reopened = false) {
+void check_weighted_sum(Packing packing = Packing::settled) {
   for (const std::size_t dim : kDims)
-    for (const std::size_t group : kGroups) check_weighted_sum<V>(dim, group, 49, reopened);
+    for (const std::size_t group : kGroups) check_weighted_sum<V>(dim, group, 49, packing);
   for (const std::size_t n : kLengths) {
-    check_weighted_sum<V>(64, 3, n, reopened);
-    check_weighted_sum<V>(80, 1, n, reopened);
-    check_weighted_sum<V>(5, 8, n, reopened);
+    check_weighted_sum<V>(64, 3, n, packing);
+    check_weighted_sum<V>(80, 1, n, packing);
+    check_weighted_sum<V>(5, 8, n, packing);
   }
 }
 
@@ -241,7 +243,8 @@ TEST_P(DecodeKernels, WeightedSumReadsEveryValueRowOnce) {
   check_weighted_sum<bf16>();
   check_weighted_sum<q8>();
   check_weighted_sum<q4>();
-  check_weighted_sum<q4>(true);
+  check_weighted_sum<q4>(Packing::reopened);
+  check_weighted_sum<q4>(Packing::none);
 }
 
 INSTANTIATE_TEST_SUITE_P(Levels, DecodeKernels, testing::ValuesIn(test::available_isas()), test::isa_of);

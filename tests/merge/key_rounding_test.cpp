@@ -171,8 +171,8 @@ TEST(KeyRounding, IsWhatTheStorageKeeps) {
         return row;
       };
       const Head<q4> unpacked(head);
-      head.settle(75, 5);
-      plain.settle(75, 5);
+      head.settle(75, {5, 5});
+      plain.settle(75, {5, 5});
       for (std::size_t j = 0; j < 75; ++j) {
         const auto is = first(head, j), was = first(unpacked, j), nearest = first(plain, j);
         for (std::size_t d = 0; d < dim; ++d) {

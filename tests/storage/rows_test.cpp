@@ -271,6 +271,47 @@ void check_reopening(bool keys) {
   EXPECT_EQ(f.ledger.held(), 0u);
 }
 
+// Out of all groups, packed or not before: what is read stays within a step of 8 bits, new rows come behind
+// it as they are given, and nothing is held for groups. The other way they are packed as if they came anew.
+template <class Rows>
+void check_without_groups() {
+  Filled<Rows> f(StorageType::q4, 90, 64, 14);
+  f.rows.settle(90, 91, LooseRows::kAll);
+  EXPECT_EQ(f.rows.view().packed, 0u);
+  EXPECT_LE(f.rows.bytes(), 96u * 68);
+  const auto expect_near = [&](const std::vector<std::vector<float>>& rows) {
+    for (std::size_t j = 0; j < 90; ++j) {
+      const auto read = f.row(j);
+      float most = 0.0f;
+      for (const float x : rows[j]) most = std::max(most, std::abs(x));
+      for (std::size_t d = 0; d < 64; ++d)  // a step of f16 on the way
+        ASSERT_NEAR(read[d], rows[j][d], most / 253.0f + std::abs(rows[j][d]) * 0x1p-11f) << "row " << j;
+    }
+  };
+  std::vector<std::vector<float>> came;
+  for (std::size_t j = 0; j < 90; ++j)
+    came.emplace_back(f.plain.begin() + static_cast<std::ptrdiff_t>(j * 64),
+                      f.plain.begin() + static_cast<std::ptrdiff_t>((j + 1) * 64));
+  expect_near(came);
+  const auto before = f.row(7);
+  f.rows.write(90, f.plain.data());
+  f.rows.pack(91);
+  EXPECT_EQ(f.rows.view().packed, 0u);
+  EXPECT_EQ(f.row(7), before);
+  f.rows.settle(90, 91, 10);
+  EXPECT_EQ(f.rows.view().packed, 64u);
+  std::vector<std::vector<float>> packed;
+  for (std::size_t j = 0; j < 90; ++j) packed.push_back(f.row(j));
+  f.rows.settle(90, 91, LooseRows::kAll);
+  EXPECT_EQ(f.rows.view().packed, 0u);
+  expect_near(packed);
+}
+
+TEST(PackedRows, AllOfThemMayStayOutOfGroupsInBytes) {
+  check_without_groups<Keys<q4>>();
+  check_without_groups<Values<q4>>();
+}
+
 TEST(PackedRows, RowsBehindTheGroupsAreHalvesDuringAPromptAndBytesAfterIt) {
   check_reopening<Keys<q4>>(true);
   check_reopening<Values<q4>>(false);

@@ -14,8 +14,15 @@ namespace zeromerge::test {
 
 inline std::size_t padded(std::size_t n) { return (n + 15) / 16 * 16; }
 
-// n rows of dim elements in Rows (Keys or Values of a type); q4 has its whole groups packed, and the rest in
-// 8 bits or, reopened for another prompt, in f16.
+// Where q4 rows are: whole groups packed and the rest in 8 bits, the same reopened for another prompt with
+// the rest in f16, or all in 8 bits.
+enum class Packing { settled, reopened, none };
+
+inline const char* name_of(Packing packing) {
+  return packing == Packing::settled ? "" : packing == Packing::reopened ? " reopened" : " in no groups";
+}
+
+// n rows of dim elements in Rows (Keys or Values of a type).
 template <class Rows>
 struct StoredRows {
   std::size_t n, dim;
@@ -23,12 +30,12 @@ struct StoredRows {
   Rows rows;
   std::vector<float> plain;  // [n][dim] as stored
 
-  StoredRows(Random& random, std::size_t entries, std::size_t head_dim, bool reopened = false)
+  StoredRows(Random& random, std::size_t entries, std::size_t head_dim, Packing packing = Packing::settled)
       : n(entries), dim(head_dim), rows(head_dim, &ledger), plain(n * dim) {
     rows.resize(n);
     for (std::size_t j = 0; j < n; ++j) rows.write(j, normals(random, dim).data());
-    rows.settle(n, n, 0);
-    if (reopened) rows.resize(n);
+    rows.settle(n, n, packing == Packing::none ? LooseRows::kAll : 0);
+    if (packing == Packing::reopened) rows.resize(n);
     for (std::size_t j = 0; j < n; ++j) rows.read(j, plain.data() + j * dim);
   }
   const float* row(std::size_t j) const { return plain.data() + j * dim; }

@@ -34,6 +34,7 @@ struct BudgetQuery {
   std::size_t by_bytes = 0;  // entries of a head whose bytes are the budget's, where it gives bytes
   std::size_t group = 1;     // entries that are stored together, behind `loose` that never are
   std::size_t loose = 0;
+  bool precise = false;  // keys take 8 bits instead of 4, see Policy::precise_from
   std::span<const std::vector<float>> importance =
       {};  // [layers * kv_heads][entries], filled if the budget needs_importance
   std::span<const std::size_t> within_error =

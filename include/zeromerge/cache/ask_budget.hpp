@@ -17,21 +17,24 @@ bool stores_groups(const P& policy) noexcept {
 }
 
 // Bytes of heads whose capacities are `entries` on average: all alike, or different ones that are filled in
-// whole groups (see fill_groups). On the host; a device lays entries out in its own way.
+// whole groups (see fill_groups). `precise`: with keys in 8 bits, see Policy::precise_from. On the host; a
+// device lays entries out in its own way.
 template <class P>
 class HeadBytes {
  public:
-  HeadBytes(const P& policy, std::size_t head_dim, bool alike)
+  HeadBytes(const P& policy, std::size_t head_dim, bool alike, bool precise = false)
       : policy_(policy),
         alike_(alike),
+        precise_(precise),
         head_(head_dim, policy.fields(), nullptr, policy.key_type, policy.value_type) {}
 
   double operator()(std::size_t entries) const {
-    const Division d = division_of(policy_, entries);
+    Division d = division_of(policy_, entries);
+    d.precise = precise_;
     const std::size_t loose = loose_entries(d);
     const auto sized = [&](std::size_t capacity, Block::Sizing sizing) {
       return static_cast<double>(
-          head_.bytes_for(capacity - std::min(capacity, d.slack), capacity + 1, loose, sizing));
+          head_.bytes_for(capacity - std::min(capacity, d.slack), capacity + 1, loose_rows(d), sizing));
     };
     if (alike_) return sized(entries, Block::rounded);
     const auto likely = [&](std::size_t capacity) { return sized(capacity, Block::likely); };
@@ -70,13 +73,24 @@ class HeadBytes {
 
   const P& policy_;
   bool alike_;
+  bool precise_;
   Head<typename P::Key, typename P::Value> head_;
 };
 
 template <class P>
-std::size_t entries_within(const P& policy, std::size_t head_dim, std::size_t bytes) {
+std::size_t entries_within(const P& policy, std::size_t head_dim, std::size_t bytes, bool precise = false) {
   const bool alike = mean_of(policy.budget, {.by_bytes = 1}) == 0;
-  return HeadBytes<P>(policy, head_dim, alike).entries_within(bytes);
+  return HeadBytes<P>(policy, head_dim, alike, precise).entries_within(bytes);
+}
+
+// Whether the budget keeps so much of these tokens that keys are stored in 8 bits instead of 4.
+template <class P>
+bool stores_precisely(const P& policy, std::size_t head_dim, std::size_t tokens) {
+  if (!(policy.precise_from > 0.0) || policy.key_type != StorageType::q4) return false;
+  const Amount amount = amount_of(policy.budget);
+  const std::size_t entries =
+      amount.is_bytes ? entries_within(policy, head_dim, amount.of(0), true) : amount.of(tokens);
+  return static_cast<double>(entries) >= policy.precise_from * static_cast<double>(tokens);
 }
 
 // Throws Error if the budget is bytes that no head can do with.
@@ -99,8 +113,9 @@ BudgetQuery budget_query(const P& policy, std::size_t layer, std::size_t kv_head
                     .least = least_capacity(policy),
                     .needed = needed_capacity(policy),
                     .local = policy.areas.local.of(tokens)};
+  query.precise = stores_precisely(policy, head_dim, tokens);
   if (const Amount amount = amount_of(policy.budget); amount.is_bytes)
-    query.by_bytes = entries_within(policy, head_dim, amount.of(0));
+    query.by_bytes = entries_within(policy, head_dim, amount.of(0), query.precise);
   if (const std::size_t mean = mean_of(policy.budget, query); mean != 0) {
     const Division d = division_of(policy, mean);
     query.beside = d.sinks + d.residual + d.recent + d.slack + 1;
@@ -116,8 +131,10 @@ std::vector<Division> divide_all(const P& policy, const BudgetQuery& query,
                                  std::span<const std::size_t> capacities) {
   const auto filling = filling_of(policy.budget, query);
   std::vector<Division> all;
-  for (const std::size_t capacity : capacities)
+  for (const std::size_t capacity : capacities) {
     all.push_back(divide(policy, capacity, filling ? &*filling : nullptr));
+    all.back().precise = query.precise;
+  }
   return all;
 }
 

@@ -446,7 +446,7 @@ class LayerCache {
     const bool fills = head.packs_late() && head.size() == capacity && !states_[h].ring;
     if (head.capacity() >= std::min(head.size() + 2, most) && !fills) return;
     head.settle(std::min(head.size() + 2 + std::clamp<std::size_t>(head.size() / 8, 16, 512), most),
-                loose_entries(states_[h].division));
+                loose_rows(states_[h].division));
   }
 
   LayerContext<P>* context_;

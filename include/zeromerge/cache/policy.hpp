@@ -102,7 +102,10 @@ struct Policy {
   R prompt_score{};
   double prompt_share = 1.0;  // of what a head keeps beside its first and last tokens, chosen by prompt_score
                               // after the rest has been chosen by the running score
-  bool gated = false;         // merge at the end of a prompt only in heads where that is measured to help
+  double precise_from = 0.0;  // with keys in 4 bits: a budget that keeps at least this share of the tokens
+                              // with keys in 8 bits stores them so, for then it is the rounding of keys that
+                              // costs most; 0: never
+  bool gated = false;  // merge at the end of a prompt only in heads where that is measured to help
   RefitParams refit{};
 
   // Whether the end of a prompt asks reference queries.
@@ -135,6 +138,7 @@ struct Division {
   std::size_t recent = 0;
   std::size_t slack = 0;      // free at the end of a prompt, for a block of decoded tokens
   std::size_t by_prompt = 0;  // of the context at the end of a prompt: by the score of whole prompts
+  bool precise = false;       // keys that could be packed in 4 bits stay in 8, see Policy::precise_from
 
   // It holds every area and one candidate.
   bool possible() const noexcept { return capacity > sinks + recent + residual + slack; }
@@ -148,6 +152,11 @@ struct Division {
 inline std::size_t loose_entries(const Division& d) noexcept {
   const std::size_t moving = d.recent + d.slack;
   return d.capacity == kUnlimited || moving > 2 * kernels::kGroup ? 0 : moving;
+}
+// The same for keys and values: in 8 bits all keys stay out of groups.
+inline LooseRows loose_rows(const Division& d) noexcept {
+  const std::size_t loose = loose_entries(d);
+  return {d.precise ? LooseRows::kAll : loose, loose};
 }
 
 // `filling`: what a budget says about it; null: by the policy's shares.

@@ -62,7 +62,8 @@ inline const std::vector<Preset>& presets() {
         {"hold", "512"},
         {"refit", "256"},
         {"rounding", "queries"},
-        {"storage", "q4"}}},
+        {"storage", "q4"},
+        {"precise", "20%"}}},
   };
   return all;
 }

@@ -54,6 +54,8 @@
 //     ridge=0.1                        how strongly they stay where they are          0.1
 //     rounding=nearest|queries         of keys in q4: to the nearest code, or so that  nearest
 //                                      the logits of refit's queries move least
+//     precise=30%                      keys that would be q4 are 8 bits where the      0 (never)
+//                                      budget keeps this share of the tokens so
 //     reference=0|1                    the reference code to the letter; its own defaults: tail=10%, alpha=1,
 //                                      no sinks, exact scores, f32
 //     storage= keys= values=           as for full                                    f16

@@ -217,12 +217,13 @@ void end_prompt(const PromptLayer<P, H>& layer, std::span<const Division> divisi
     references.emplace(view, refit.references, refit.reach);
   if (references && refit.round_keys && layer.policy.key_type == StorageType::q4)
     view.executor(layer.heads.size(), [&](std::size_t h) {
+      if (layer.states[h].division.precise) return;
       KeyRounding(query_moments(*references, h))
           .round(layer.heads[h], loose_entries(layer.states[h].division));
     });
   for (std::size_t h = 0; h < layer.heads.size(); ++h)
     if (H& head = layer.heads[h]; head.packs_late())
-      head.settle(head.size(), loose_entries(layer.states[h].division));
+      head.settle(head.size(), loose_rows(layer.states[h].division));
   if (!references) return;
   const ValueRefit<H> values(refit, *references);
   view.executor(layer.heads.size(), [&](std::size_t h) {

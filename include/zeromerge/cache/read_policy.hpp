@@ -128,6 +128,9 @@ inline AnyZeroMerge read_zeromerge(const Spec& spec) {
   read_prompt_score(spec, policy);
   policy.refit.references = spec.whole("refit", 0, 0);
   policy.refit.round_keys = spec.choice("rounding", {"nearest", "queries"}, 0) == 1;
+  const Amount precise = spec.amount("precise", share(0.0));
+  if (!precise.is_share) fail("policy '", spec.text(), "': precise must be a share of the tokens, as in 30%");
+  policy.precise_from = precise.value;
   policy.gated = spec.choice("gate", {"0", "1"}, 0) == 1;
   policy.refit.ridge = static_cast<float>(spec.number("ridge", 1e-6, 1e6, 0.1));
   if (reference && (policy.rates_prompts() || policy.refit.references != 0 || policy.areas.block != 1))
@@ -158,7 +161,7 @@ inline void allow_policy_keys(const Spec& spec) {
                    "least",      "bounded",  "reference", "storage",  "keys",  "values", "replay",
                    "refit",      "ridge",    "second",    "first",    "evict", "window", "far",
                    "defensive",  "expected", "keydiff",   "norm",     "error", "gate",   "groups",
-                   "rounding",   "hold",     "local"});
+                   "rounding",   "hold",     "local",     "precise"});
 }
 
 template <class P>

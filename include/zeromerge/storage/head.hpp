@@ -52,10 +52,11 @@ class Head {
 
   // What a head of this kind takes that ended a prompt with `size` entries and has room for `rows`, see
   // settle().
-  std::size_t bytes_for(std::size_t size, std::size_t rows, std::size_t loose,
+  std::size_t bytes_for(std::size_t size, std::size_t rows, LooseRows loose,
                         Block::Sizing sized) const noexcept {
     const std::size_t fields = (fields_.score ? 2 : 1) + (fields_.mass ? 2 : 0);
-    return keys_.bytes_for(size, rows, loose, sized) + values_.bytes_for(size, rows, loose, sized) +
+    return keys_.bytes_for(size, rows, loose.keys, sized) +
+           values_.bytes_for(size, rows, loose.values, sized) +
            fields * sized(kernels::round_up(rows, kernels::kTile) * sizeof(float));
   }
 
@@ -80,11 +81,11 @@ class Head {
     resize_fields(entries);
   }
 
-  // Room for exactly `entries`, in their final form: quantised groups are packed, all but the last `loose`
-  // entries and what does not fill a group.
-  void settle(std::size_t entries, std::size_t loose = 0) {
-    keys_.settle(size_, entries, loose);
-    values_.settle(size_, entries, loose);
+  // Room for exactly `entries`, in their final form: quantised groups are packed, all but `loose` and what
+  // does not fill a group.
+  void settle(std::size_t entries, LooseRows loose = {}) {
+    keys_.settle(size_, entries, loose.keys);
+    values_.settle(size_, entries, loose.values);
     resize_fields(entries);
   }
   bool packs_late() const noexcept { return keys_.packs_late() || values_.packs_late(); }

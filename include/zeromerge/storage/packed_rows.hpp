@@ -1,7 +1,7 @@
 // Rows in groups of 32 that are quantised together (q4). New rows wait behind the groups until 32 of them
 // fill one: everything new during a prompt, in f16, until settle() packs it; then what fills no group, in 8
 // bits (tail_rows.hpp). The last rows, which are written anew again and again (the ring of last tokens), can
-// be kept out of groups for good.
+// be kept out of groups for good; so can all of them, which makes this storage in 8 bits.
 #pragma once
 
 #include <cstddef>
@@ -9,6 +9,17 @@
 
 #include "zeromerge/storage/codec_q4.hpp"
 #include "zeromerge/storage/tail_rows.hpp"
+
+namespace zeromerge {
+
+// The last entries of a head that are never packed in groups, where its keys or values are.
+struct LooseRows {
+  static constexpr std::size_t kAll = std::size_t{1} << 31;  // more than any head holds
+  std::size_t keys = 0;
+  std::size_t values = 0;
+};
+
+}  // namespace zeromerge
 
 namespace zeromerge::detail {
 
@@ -25,7 +36,7 @@ class PackedRows {
   std::size_t bytes_for(std::size_t size, std::size_t rows, std::size_t loose,
                         Block::Sizing sized) const noexcept {
     const std::size_t packed = whole_groups(size - std::min(size, loose));
-    return sized(groups_bytes(packed, rows)) + tail_.bytes_for(tail_rows(packed, rows, loose), sized);
+    return sized(groups_bytes(packed, rows, loose)) + tail_.bytes_for(tail_rows(packed, rows, loose), sized);
   }
   View view() const noexcept { return codec_.view(groups_.data(), packed_, tail_); }
   template <class F>
@@ -45,7 +56,7 @@ class PackedRows {
   void settle(std::size_t size, std::size_t rows, std::size_t loose) {
     loose_ = loose;
     unpack(size, whole_groups(size - std::min(size, loose)));
-    groups_.resize(groups_bytes(packed_, rows));
+    groups_.resize(groups_bytes(packed_, rows, loose));
     pack(size);
     tail_.settle(tail_rows(packed_, rows, loose));
   }
@@ -122,8 +133,9 @@ class PackedRows {
     return rows / kernels::kGroup * kernels::kGroup;
   }
   // With room for `rows`, of which so many are packed.
-  std::size_t groups_bytes(std::size_t packed, std::size_t rows) const noexcept {
-    return std::max(whole_groups(rows), packed) / kernels::kGroup * codec_.group_bytes();
+  std::size_t groups_bytes(std::size_t packed, std::size_t rows, std::size_t loose) const noexcept {
+    const std::size_t most = whole_groups(rows - std::min(rows, loose));
+    return std::max(most, packed) / kernels::kGroup * codec_.group_bytes();
   }
   // Rows that are cut off may give a group back, but never with loose ones behind it.
   static std::size_t tail_rows(std::size_t packed, std::size_t rows, std::size_t loose) noexcept {

@@ -7,8 +7,15 @@ inline void tail_logits(const float* q, std::size_t q_stride, std::size_t group,
   if (!keys.settled)
     return (logits<f16>)(q, q_stride, group, keys.wide, first, tiles, out, out_stride, nullptr);
   const KeyTiles<q8>& narrow = keys.narrow;
-  dot_rows<Convert<q8>>(q, q_stride, group, narrow.tile(first / kTile), narrow.tile_size(),
-                        narrow.dims / pack_of<q8>, tiles, out, out_stride, nullptr);
+  const std::size_t stride = round_up(narrow.dims, 16) + kQueryTail;
+  in_fours(group, [&](auto count, std::size_t g) {  // copies become ready for q8
+    alignas(64) float rows[decltype(count)::value * (kMaxHeadDim + kQueryTail)];
+    for (std::size_t r = 0; r < decltype(count)::value; ++r)
+      std::copy_n(q + (g + r) * q_stride, stride, rows + r * stride);
+    (prepare<q8>)(rows, stride, decltype(count)::value, narrow.dims);
+    (logits<q8>)(rows, stride, decltype(count)::value, narrow, first, tiles, out + g * out_stride, out_stride,
+                 nullptr);
+  });
   for (std::size_t g = 0; g < group; ++g)
     for (std::size_t j = 0; j < tiles * kTile; j += kTile) {
       float* at = out + g * out_stride + j;
