@@ -83,7 +83,7 @@ inline bool assume_preset(Spec& spec) {
     if (spec.name() == "best" && spec.has("profile")) {  // it knows the heads better than replay does
       spec.assume("heads", "profile");
       spec.assume("replay", "25%");
-      spec.assume("local", "10%");
+      spec.assume("floor", "45%");
     }
     for (const auto& [key, value] : preset.defaults) spec.assume(key, value);
     return true;
