@@ -106,6 +106,7 @@ TEST(DecodeStep, AllocatesNothingWithAnyPolicy) {
 TEST(DecodeStep, AllocatesNothingWithThreads) {
   expect_no_allocation("zeromerge:budget=400", threads(2));
   expect_no_allocation("zeromerge:budget=400,storage=q4", threads(2));
+  expect_no_allocation("zeromerge:budget=400,storage=q4,precise=1%", threads(2));
 }
 
 }  // namespace

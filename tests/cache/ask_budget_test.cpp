@@ -158,6 +158,20 @@ bool precise(AnyCache& cache, std::size_t kept_from) {
   return all;
 }
 
+// A share at the bound is precise for every length of the prompt; bytes that could not hold what a policy
+// needs with keys in 8 bits hold it in 4.
+TEST(PreciseKeys, DoNotDependOnRoundingNorMakeABudgetImpossible) {
+  for (const std::size_t prompt : {301, 348}) {
+    EXPECT_TRUE(precise(*filled("best:budget=20%", 64, prompt, prompt + 4).cache, 32)) << prompt;
+    EXPECT_FALSE(precise(*filled("best:budget=5%", 64, prompt, prompt + 4).cache, 32)) << prompt;
+  }
+  EXPECT_FALSE(precise(*filled("best:budget=5%", 64, 0, 40).cache, 32));
+  const Filled f = filled("best:heads=uniform,tail=160,budget=19000B", 64, 200, 240);
+  EXPECT_FALSE(precise(*f.cache, 166));
+  EXPECT_LE(f.bytes, 19000u);
+  EXPECT_FALSE(precise(*filled("best:heads=error,error=0.01,budget=50%", 64).cache, 32));
+}
+
 TEST(PreciseKeys, AreStoredWhereTheBudgetKeepsAShareOfTheTokens) {
   for (const auto& [policy, expected] :
        std::vector<std::pair<const char*, bool>>{{"best:budget=25%", true},

@@ -33,7 +33,7 @@ TEST(LooseRing, NeverRoundsItsNeighboursAgain) {
   for (const std::size_t budget : {97, 110, 127, 128, 150}) {
     CacheOptions options;
     options.rope = std::make_shared<Rope>(RopeParams{.dims = 64}, 64);
-    const std::string spec = "best:heads=uniform,hold=0,budget=" + std::to_string(budget);
+    const std::string spec = "best:heads=uniform,hold=0,precise=0,budget=" + std::to_string(budget);
     const auto cache = make_cache(spec, kGeometry, options);
     const test::Tokens t(kGeometry, 500, budget);
     AnyLayer& layer = cache->layer(0);

@@ -11,9 +11,10 @@
 
 namespace zeromerge::detail {
 
+// Whether rows are packed in groups; `precise`: not those of keys.
 template <class P>
-bool stores_groups(const P& policy) noexcept {
-  return policy.key_type == StorageType::q4 || policy.value_type == StorageType::q4;
+bool stores_groups(const P& policy, bool precise) noexcept {
+  return (policy.key_type == StorageType::q4 && !precise) || policy.value_type == StorageType::q4;
 }
 
 // Bytes of heads whose capacities are `entries` on average: all alike, or different ones that are filled in
@@ -38,7 +39,7 @@ class HeadBytes {
     };
     if (alike_) return sized(entries, Block::rounded);
     const auto likely = [&](std::size_t capacity) { return sized(capacity, Block::likely); };
-    if (!stores_groups(policy_) || entries < loose) return likely(entries);
+    if (!stores_groups(policy_, precise_) || entries < loose) return likely(entries);
     const std::size_t over = (entries - loose) % kernels::kGroup;
     const double part = static_cast<double>(over) / kernels::kGroup;
     return (1.0 - part) * likely(entries - over) + part * likely(entries - over + kernels::kGroup);
@@ -83,14 +84,18 @@ std::size_t entries_within(const P& policy, std::size_t head_dim, std::size_t by
   return HeadBytes<P>(policy, head_dim, alike, precise).entries_within(bytes);
 }
 
-// Whether the budget keeps so much of these tokens that keys are stored in 8 bits instead of 4.
+// Whether the budget keeps so much of these tokens that keys are stored in 8 bits instead of 4. One with an
+// error in mind does not know yet; bytes in which 8 bits cannot be done with stay 4.
 template <class P>
 bool stores_precisely(const P& policy, std::size_t head_dim, std::size_t tokens) {
   if (!(policy.precise_from > 0.0) || policy.key_type != StorageType::q4) return false;
+  if (target_error(policy.budget) > 0.0) return false;
   const Amount amount = amount_of(policy.budget);
+  if (amount.is_share) return amount.value >= policy.precise_from;
   const std::size_t entries =
-      amount.is_bytes ? entries_within(policy, head_dim, amount.of(0), true) : amount.of(tokens);
-  return static_cast<double>(entries) >= policy.precise_from * static_cast<double>(tokens);
+      amount.is_bytes ? entries_within(policy, head_dim, amount.of(0), true) : amount.of(0);
+  return entries >= needed_capacity(policy) &&
+         static_cast<double>(entries) >= policy.precise_from * static_cast<double>(tokens);
 }
 
 // Throws Error if the budget is bytes that no head can do with.
@@ -120,7 +125,7 @@ BudgetQuery budget_query(const P& policy, std::size_t layer, std::size_t kv_head
     const Division d = division_of(policy, mean);
     query.beside = d.sinks + d.residual + d.recent + d.slack + 1;
     query.loose = loose_entries(d);
-    if (stores_groups(policy)) query.group = kernels::kGroup;
+    if (stores_groups(policy, query.precise)) query.group = kernels::kGroup;
   }
   return query;
 }

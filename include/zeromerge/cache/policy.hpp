@@ -103,8 +103,8 @@ struct Policy {
   double prompt_share = 1.0;  // of what a head keeps beside its first and last tokens, chosen by prompt_score
                               // after the rest has been chosen by the running score
   double precise_from = 0.0;  // with keys in 4 bits: a budget that keeps at least this share of the tokens
-                              // with keys in 8 bits stores them so, for then it is the rounding of keys that
-                              // costs most; 0: never
+                              // with keys in 8 bits stores them so, for there their rounding costs most; 0:
+                              // never. A budget without an amount counts as everything.
   bool gated = false;  // merge at the end of a prompt only in heads where that is measured to help
   RefitParams refit{};
 

@@ -54,8 +54,9 @@
 //     ridge=0.1                        how strongly they stay where they are          0.1
 //     rounding=nearest|queries         of keys in q4: to the nearest code, or so that  nearest
 //                                      the logits of refit's queries move least
-//     precise=30%                      keys that would be q4 are 8 bits where the      0 (never)
-//                                      budget keeps this share of the tokens so
+//     precise=20%                      keys that would be q4 are 8 bits where the      0 (never)
+//                                      budget keeps this share of the tokens so; not
+//                                      with heads=error
 //     reference=0|1                    the reference code to the letter; its own defaults: tail=10%, alpha=1,
 //                                      no sinks, exact scores, f32
 //     storage= keys= values=           as for full                                    f16
@@ -79,7 +80,7 @@
 //   defensive   arXiv 2510.13334: the worst case over the last 32 tokens; heads compete
 //   kvzip       arXiv 2505.23416: what a second reading of the prompt needs; the engine has to feed it again
 //   best        what was measured to be the best: two-stage heads by replay, or a profile if one is given, values
-//               refitted, in 4 bits
+//               refitted, in 4 bits (keys in 8 where much is kept)
 // clang-format on
 #pragma once
 

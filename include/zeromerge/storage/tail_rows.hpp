@@ -1,5 +1,6 @@
 // The rows of a head behind those that are packed in groups: f16 while a prompt comes, so that nothing is
-// rounded twice on its way into a group, and 8 bits from then on, when only the last tokens wait there.
+// rounded twice on its way into a group, and 8 bits from then on, when the last tokens wait there, or all
+// keys stay (Policy::precise_from).
 #pragma once
 
 #include <algorithm>

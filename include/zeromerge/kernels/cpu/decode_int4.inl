@@ -1,21 +1,24 @@
-// logits and weighted_sum of q4: whole groups, then the rows behind them. Its queries are ready as f32 rows,
-// which all need. Names in parentheses are those of this instruction set, not what chooses one.
+// logits and weighted_sum of q4: whole groups, then the rows behind them. Its queries come as f32 rows. Names
+// in parentheses are those of this instruction set, not what chooses one.
 
-// Of rows behind the groups, whose first is number `first`. In 8 bits their scales are multiplied here.
+// Of rows behind the groups, whose first is number `first`. In 8 bits their scales are multiplied here, and
+// queries made ready for them, as many at a time as products take in one go.
 inline void tail_logits(const float* q, std::size_t q_stride, std::size_t group, const KeyTiles<q4>& keys,
-                        std::size_t first, std::size_t tiles, float* out, std::size_t out_stride) {
+                        std::size_t first, std::size_t tiles, float* out, std::size_t out_stride,
+                        const void* ahead) {
   if (!keys.settled)
-    return (logits<f16>)(q, q_stride, group, keys.wide, first, tiles, out, out_stride, nullptr);
+    return (logits<f16>)(q, q_stride, group, keys.wide, first, tiles, out, out_stride, ahead);
+  constexpr std::size_t kRows = 8;
+  alignas(64) float ready[kRows * (kMaxHeadDim + kQueryTail)];
   const KeyTiles<q8>& narrow = keys.narrow;
   const std::size_t stride = round_up(narrow.dims, 16) + kQueryTail;
-  in_fours(group, [&](auto count, std::size_t g) {  // copies become ready for q8
-    alignas(64) float rows[decltype(count)::value * (kMaxHeadDim + kQueryTail)];
-    for (std::size_t r = 0; r < decltype(count)::value; ++r)
-      std::copy_n(q + (g + r) * q_stride, stride, rows + r * stride);
-    (prepare<q8>)(rows, stride, decltype(count)::value, narrow.dims);
-    (logits<q8>)(rows, stride, decltype(count)::value, narrow, first, tiles, out + g * out_stride, out_stride,
-                 nullptr);
-  });
+  for (std::size_t g = 0; g < group; g += kRows) {
+    const std::size_t rows = std::min(kRows, group - g);
+    for (std::size_t r = 0; r < rows; ++r) std::copy_n(q + (g + r) * q_stride, stride, ready + r * stride);
+    (prepare<q8>)(ready, stride, rows, narrow.dims);
+    (logits<q8>)(ready, stride, rows, narrow, first, tiles, out + g * out_stride, out_stride,
+                 g == 0 ? ahead : nullptr);
+  }
   for (std::size_t g = 0; g < group; ++g)
     for (std::size_t j = 0; j < tiles * kTile; j += kTile) {
       float* at = out + g * out_stride + j;
@@ -50,7 +53,7 @@ inline void logits<q4>(const float* q, std::size_t q_stride, std::size_t group, 
   }
   if (packed < end)
     tail_logits(q, q_stride, group, keys, packed - keys.packed, (end - packed) / kTile,
-                out + (packed - first), out_stride);
+                out + (packed - first), out_stride, packed == first ? ahead : nullptr);
 }
 
 template <>
