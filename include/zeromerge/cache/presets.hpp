@@ -23,7 +23,8 @@
 //     heads=uniform|adaptive|profile|two-stage|global|pyramid|error                   uniform
 //                                      who gets how many, see below
 //     floor=20%                        what every head gets at least, of the uniform  20% adaptive, 25%
-//                                      capacity                                       profile, 0% global
+//                                      capacity                                       profile (best: 45%),
+//                                                                                     0% global
 //     first=30%                        two-stage: kept by the running score in any    30%
 //                                      case
 //     error=0.1                        heads=error: of the output, relative           0.1
