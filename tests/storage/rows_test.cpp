@@ -2,6 +2,7 @@
 // they are, and the bytes are those promised.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <limits>
