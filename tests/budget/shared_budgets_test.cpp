@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <memory>
 #include <numeric>
+#include <sstream>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -33,12 +35,13 @@ struct Shape {
   }
   std::size_t heads() const { return layers * kv_heads; }
   TwoStageBudget two_stage() const { return {count(mean), first}; }
+  std::size_t first_stage() const { return two_stage().fillings(query())[0].first; }
   BudgetQuery query() const {
     return {.layers = layers, .kv_heads = kv_heads, .tokens = tokens, .needed = beside, .beside = beside};
   }
   Values values(test::Random& random) const {
     Values all(heads());
-    for (auto& head : all) head = test::normals(random, tokens - two_stage().filling(query()).first);
+    for (auto& head : all) head = test::normals(random, tokens - first_stage());
     return all;
   }
   std::string text() const {
@@ -48,16 +51,20 @@ struct Shape {
   }
 };
 
-std::vector<std::size_t> joint(const Shape& shape, const Values& values) {
+std::vector<std::size_t> joint(const TwoStageBudget& budget, const Shape& shape, const Values& values) {
   BudgetQuery query = shape.query();
   query.importance = values;
-  return shape.two_stage().capacities(query);
+  return budget.capacities(query);
+}
+std::vector<std::size_t> joint(const Shape& shape, const Values& values) {
+  return joint(shape.two_stage(), shape, values);
 }
 
 // As the layers end their prompts one after another. No layer's answer may depend on those after it.
-std::vector<std::size_t> layer_by_layer(const Shape& shape, const Values& values) {
+std::vector<std::size_t> layer_by_layer(const TwoStageBudget& budget, const Shape& shape,
+                                        const Values& values) {
   BudgetProgress progress{.layers = shape.layers};
-  const std::size_t total = shape.heads() * (shape.mean - shape.two_stage().filling(shape.query()).first);
+  const std::size_t total = shape.heads() * (shape.mean - shape.first_stage());
   std::vector<std::size_t> all;
   for (std::size_t l = 0; l < shape.layers; ++l) {
     const Values own(values.begin() + static_cast<std::ptrdiff_t>(l * shape.kv_heads),
@@ -67,7 +74,7 @@ std::vector<std::size_t> layer_by_layer(const Shape& shape, const Values& values
     query.layers = 1;
     query.importance = own;
     query.progress = &progress;
-    const auto capacities = shape.two_stage().capacities(query);
+    const auto capacities = budget.capacities(query);
     EXPECT_EQ(capacities.size(), shape.kv_heads);
     EXPECT_LE(progress.best.size(), total) << "values that can matter no more are kept: " << shape.text();
     all.insert(all.end(), capacities.begin(), capacities.end());
@@ -75,13 +82,17 @@ std::vector<std::size_t> layer_by_layer(const Shape& shape, const Values& values
   return all;
 }
 
-// The total best values of all heads, by sorting; ties to the lower head.
-std::vector<std::size_t> ranked(const Values& values, std::size_t total, std::size_t first) {
+std::vector<std::size_t> layer_by_layer(const Shape& shape, const Values& values) {
+  return layer_by_layer(shape.two_stage(), shape, values);
+}
+
+// The total best values of all heads beside `first`, by sorting; ties to the lower head.
+std::vector<std::size_t> ranked(const Values& values, std::size_t total,
+                                std::vector<std::size_t> capacities) {
   std::vector<std::tuple<float, std::size_t>> all;
   for (std::size_t h = 0; h < values.size(); ++h)
     for (const float x : values[h]) all.emplace_back(-x, h);
   std::sort(all.begin(), all.end());
-  std::vector<std::size_t> capacities(values.size(), first);
   for (std::size_t i = 0; i < std::min(total, all.size()); ++i) ++capacities[std::get<1>(all[i])];
   return capacities;
 }
@@ -95,28 +106,30 @@ TEST(TwoStage, SharesOutTheTotalToTheHighestRanked) {
       for (auto& head : values)
         for (float& x : head) x = std::round(x);
     const auto capacities = joint(shape, values);
-    const std::size_t first = shape.two_stage().filling(shape.query()).first;
+    const std::size_t first = shape.first_stage();
     ASSERT_EQ(sum(capacities), shape.heads() * shape.mean) << shape.text();
-    ASSERT_EQ(capacities, ranked(values, shape.heads() * (shape.mean - first), first)) << shape.text();
+    const std::vector<std::size_t> firsts(shape.heads(), first);
+    ASSERT_EQ(capacities, ranked(values, shape.heads() * (shape.mean - first), firsts)) << shape.text();
   }
 }
 
 TEST(TwoStage, TheFirstStageIsAShareThatHoldsWhatIsExempt) {
   const BudgetQuery query{.tokens = 1000, .least = 32, .needed = 25, .beside = 25};
   const auto first = [&](Amount amount, double share_of_it) {
-    return TwoStageBudget{amount, share_of_it}.filling(query).first;
+    return TwoStageBudget{amount, share_of_it}.fillings(query)[0].first;
   };
   EXPECT_EQ(first(count(200), 0.3), 60u);
   EXPECT_EQ(first(share(0.2), 0.3), 60u);
   EXPECT_EQ(first(count(200), 0.0), 32u);
   EXPECT_EQ(first(count(200), 1.0), 200u);
   EXPECT_EQ(first(count(28), 0.3), 28u);
-  EXPECT_EQ((TwoStageBudget{share(0.01), 0.3}.filling(query).mean), 32u) << "a share is lifted to least";
+  EXPECT_EQ((TwoStageBudget{share(0.01), 0.3}.fillings(query)[0].mean), 32u) << "a share is lifted to least";
 }
 
 TEST(TwoStage, TheFirstStageHoldsWhatIsLocalUpToSixTenthsOfTheMean) {
   const auto first = [](std::size_t local) {
-    return TwoStageBudget{count(200), 0.3}.filling({.tokens = 4000, .local = local, .beside = 25}).first;
+    const BudgetQuery query{.tokens = 4000, .local = local, .beside = 25};
+    return TwoStageBudget{count(200), 0.3}.fillings(query)[0].first;
   };
   EXPECT_EQ(first(59), 60u);
   EXPECT_EQ(first(80), 80u);
@@ -195,6 +208,111 @@ TEST(TwoStage, LayersOfOneDistributionGetNearlyTheSameOneByOne) {
   }
 }
 
+// ---- two stages, the first by a profile
+
+std::shared_ptr<const HeadProfile> profile(std::size_t layers, std::size_t kv_heads,
+                                           const std::string& shares) {
+  std::istringstream text("zeromerge-profile 1 layers " + std::to_string(layers) + " kv_heads " +
+                          std::to_string(kv_heads) + " budget 0.1 " + shares);
+  return std::make_shared<const HeadProfile>(HeadProfile::parse(text, "test"));
+}
+
+TwoStageBudget by_profile(const Shape& shape, test::Random& random) {
+  TwoStageBudget budget = shape.two_stage();
+  std::string shares;
+  for (std::size_t h = 0; h < shape.heads(); ++h) shares += std::to_string(random.uniform() + 1e-3) + " ";
+  budget.profile = profile(shape.layers, shape.kv_heads, shares);
+  budget.floor = budget.first * random.uniform();
+  return budget;
+}
+
+std::vector<std::size_t> firsts(const TwoStageBudget& budget, const BudgetQuery& query) {
+  std::vector<std::size_t> all;
+  for (const Filling& f : budget.fillings(query)) all.push_back(f.first);
+  return all;
+}
+
+Values left_over(const Shape& shape, const std::vector<std::size_t>& firsts, test::Random& random) {
+  Values all;
+  for (const std::size_t first : firsts)
+    all.push_back(test::normals(random, shape.tokens - std::min(shape.tokens, first)));
+  return all;
+}
+
+TEST(TwoStageByProfile, TheFirstStageIsSharedOutAndTheRestStillGoesToTheHighestRanked) {
+  test::Random random(6);
+  for (int i = 0; i < 300; ++i) {
+    const Shape shape = Shape::random(random);
+    const TwoStageBudget budget = by_profile(shape, random);
+    const auto stage = firsts(budget, shape.query());
+    ASSERT_EQ(sum(stage), shape.heads() * shape.first_stage()) << "as without a profile: " << shape.text();
+    for (const std::size_t first : stage) {
+      ASSERT_GE(first, shape.beside) << shape.text();
+      ASSERT_GE(first, static_cast<std::size_t>(budget.floor * static_cast<double>(shape.mean)));
+      ASSERT_LE(first, shape.tokens) << shape.text();
+    }
+    const Values values = left_over(shape, stage, random);
+    const auto capacities = joint(budget, shape, values);
+    ASSERT_EQ(sum(capacities), shape.heads() * shape.mean) << shape.text();
+    ASSERT_EQ(capacities, ranked(values, shape.heads() * (shape.mean - shape.first_stage()), stage))
+        << shape.text();
+    ASSERT_EQ(sum(layer_by_layer(budget, shape, values)), shape.heads() * shape.mean) << shape.text();
+  }
+}
+
+TEST(TwoStageByProfile, HeadsHaveTheTablesSharesAboveTheFloor) {
+  const BudgetQuery query{.layers = 2, .kv_heads = 2, .tokens = 1000, .beside = 10};
+  TwoStageBudget budget{count(100), 0.8, profile(2, 2, "1 3 0.1 3.9"), 0.0};
+  EXPECT_EQ(firsts(budget, query), (std::vector<std::size_t>{39, 118, 10, 153}));
+  budget.floor = 0.5;
+  EXPECT_EQ(firsts(budget, query), (std::vector<std::size_t>{50, 96, 50, 124}));
+  budget.floor = 0.8;
+  EXPECT_EQ(firsts(budget, query), std::vector<std::size_t>(4, 80));
+}
+
+// An engine may compress some of its layers only, so those asked about need not follow each other.
+TEST(TwoStageByProfile, ALayersFirstStageIsTheSameWhoeverIsAskedAboutWithIt) {
+  const TwoStageBudget budget{count(100), 0.8, profile(4, 1, "1 2 3 4"), 0.2};
+  const BudgetQuery all{.layers = 4, .tokens = 1000, .beside = 10};
+  const auto every = firsts(budget, all);
+  const std::vector<std::size_t> numbers = {0, 1, 3};
+  const BudgetQuery some{.layers = 3, .numbers = numbers, .tokens = 1000, .beside = 10};
+  EXPECT_EQ(firsts(budget, some), (std::vector<std::size_t>{every[0], every[1], every[3]}));
+  for (std::size_t l = 0; l < 4; ++l)
+    EXPECT_EQ(firsts(budget, {.layer = l, .tokens = 1000, .beside = 10})[0], every[l]) << "layer " << l;
+}
+
+TEST(TwoStageByProfile, AHeadIsKeptWholeUpToItsFirstStageOrWhereThePromptFits) {
+  const TwoStageBudget budget{count(100), 0.8, profile(2, 1, "1 3"), 0.0};
+  const auto whole = [&](std::size_t tokens) {
+    std::vector<std::size_t> all;
+    for (const Filling& f : budget.fillings({.layers = 2, .tokens = tokens, .beside = 10}))
+      all.push_back(f.whole);
+    return all;
+  };
+  EXPECT_EQ(whole(1000), (std::vector<std::size_t>{40, 120}));
+  EXPECT_EQ(whole(100), (std::vector<std::size_t>{100, 100}));
+}
+
+TEST(TwoStageByProfile, AnotherModelsShapeIsRefusedWithBothShapes) {
+  const TwoStageBudget budget{count(100), 0.8, profile(2, 2, "1 3 2 2")};
+  const auto refusal = [&](const BudgetQuery& query) -> std::string {
+    try {
+      (void)budget.capacities(query);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "none";
+  };
+  EXPECT_NE(refusal({.layers = 3, .kv_heads = 2, .tokens = 500})
+                .find("it has 2 layers of 2 kv heads, the cache asks for layer 2 with 2"),
+            std::string::npos);
+  EXPECT_NE(refusal({.layer = 1, .kv_heads = 3, .tokens = 500}).find("layer 1 with 3"), std::string::npos);
+  const std::vector<std::size_t> numbers = {0, 5};
+  EXPECT_NE(refusal({.layers = 2, .numbers = numbers, .kv_heads = 2, .tokens = 500}).find("layer 5"),
+            std::string::npos);
+}
+
 // ---- pyramid
 
 TEST(Pyramid, TheTotalIsExactAndFallsFromLayerToLayer) {
@@ -247,8 +365,8 @@ TEST(SharedBudgets, AskedAtRunTimeSayThatTheyNeedAllLayers) {
   EXPECT_FALSE(needs_all_layers(AnyBudget{UniformBudget{count(50)}}));
   EXPECT_FALSE(needs_all_layers(AnyBudget{ErrorBudget{count(50)}}));
   const BudgetQuery query{.tokens = 100, .beside = 10};
-  EXPECT_TRUE(filling_of(AnyBudget{TwoStageBudget{count(50)}}, query).has_value());
-  EXPECT_FALSE(filling_of(AnyBudget{PyramidBudget{count(50)}}, query).has_value());
+  EXPECT_EQ(fillings_of(AnyBudget{TwoStageBudget{count(50)}}, query).size(), 1u);
+  EXPECT_TRUE(fillings_of(AnyBudget{PyramidBudget{count(50)}}, query).empty());
   EXPECT_EQ(mean_of(AnyBudget{PyramidBudget{count(50)}}, query), 50u);
 }
 

@@ -13,6 +13,7 @@
 #include "support/plain_scores.hpp"
 #include "support/plain_selection.hpp"
 #include "support/rounding.hpp"
+#include "support/temporary_file.hpp"
 #include "zeromerge/cache/presets.hpp"
 
 namespace zeromerge {
@@ -235,12 +236,13 @@ TEST(Baselines, KeyDiffKeepsKeysUnlikeTheOthers) {
 
 // ---- two stages over all heads and layers
 
-// Every head keeps `first` by the running score and gets a place for each of what is left that is among the
-// highest over all heads by another, which fills `share` of these places, after the running score.
+// Every head keeps its first stage by the running score and gets a place for each of what is left that is
+// among the highest over all heads by another, which fills `share` of these places, after the running score.
 struct TwoStages {
   Filling filling;
-  std::size_t mean, first;
-  std::size_t group = 1;  // entries beside the last ones come in so many
+  std::size_t mean;
+  std::vector<std::size_t> first;  // of each head
+  std::size_t group = 1;           // entries beside the last ones come in so many
   double share = 1.0;
 
   // Whoever has lost most by rounding down is the next to get a whole group of what all have lost.
@@ -266,24 +268,27 @@ struct TwoStages {
                               Gap& gap) const {
     std::vector<Positions> chosen, left;
     std::vector<Reals> values;
+    std::size_t rest = mean * running.size();
     for (std::size_t i = 0; i < running.size(); ++i) {
+      rest -= first[i];
       chosen.push_back(
-          test::highest(filling.candidates(), first - filling.sinks - filling.recent, running[i], gap));
+          test::highest(filling.candidates(), first[i] - filling.sinks - filling.recent, running[i], gap));
       left.push_back(without(filling.candidates(), chosen[i]));
       values.emplace_back();
       for (const std::size_t j : left[i]) values[i].push_back(second[i][j]);
     }
-    std::vector<std::size_t> capacities = test::shares_won(values, (mean - first) * running.size(), gap);
-    for (std::size_t& capacity : capacities) capacity += first;
+    std::vector<std::size_t> capacities = test::shares_won(values, rest, gap);
+    for (std::size_t i = 0; i < running.size(); ++i) capacities[i] += first[i];
     fill_groups(capacities);
     for (std::size_t i = 0; i < running.size(); ++i) {
-      if (capacities[i] < first) {
+      if (capacities[i] < first[i]) {
         chosen[i] = filling.by(running[i], capacities[i], gap);
         continue;
       }
       const auto by_second =
-          static_cast<std::size_t>(share * static_cast<double>(capacities[i] - first) + 0.5);
-      for (const std::size_t j : test::highest(left[i], capacities[i] - first - by_second, running[i], gap))
+          static_cast<std::size_t>(share * static_cast<double>(capacities[i] - first[i]) + 0.5);
+      for (const std::size_t j :
+           test::highest(left[i], capacities[i] - first[i] - by_second, running[i], gap))
         chosen[i].push_back(j);
       left[i] = without(left[i], chosen[i]);
       for (const std::size_t j : test::highest(left[i], by_second, second[i], gap)) chosen[i].push_back(j);
@@ -298,10 +303,16 @@ Reals running(const PlainPrompt& p, std::size_t h) { return p.running(h, kDecay)
 TEST(Baselines, BestSharesOutByReplay) {
   const auto t = model(8, kPrompt);
   const auto second = of_all_heads(t, [](const PlainPrompt& p, std::size_t h) { return p.replay(h); });
-  for (const auto& [text, stages] : {std::pair("best:budget=120", TwoStages{{4, 15}, 120, 36}),
-                                     {"best:budget=120,values=q4", {{4, 15}, 120, 36, 32}},
-                                     {"best:budget=120,replay=50%", {{4, 15}, 120, 36, 1, 0.5}},
-                                     {"best:budget=120,replay=30%", {{4, 15}, 120, 36, 1, 0.3}}}) {
+  const std::vector<std::size_t> even(kLayers * kHeads, 36);  // 30 % of the budget
+  // Half of the budget, by the table's shares, but 30 % of it for the head that would get less.
+  const std::vector<std::size_t> uneven{36, 108, 54, 54, 45, 63};
+  const test::TemporaryFile table("zeromerge-profile 1 layers 3 kv_heads 2 budget 0.1 0.1 12 6 6 5 7");
+  const std::string profile = "best:budget=120,first=50%,floor=30%,profile=" + table.path();
+  for (const auto& [text, stages] : {std::pair("best:budget=120", TwoStages{{4, 15}, 120, even}),
+                                     {"best:budget=120,values=q4", {{4, 15}, 120, even, 32}},
+                                     {"best:budget=120,replay=50%", {{4, 15}, 120, even, 1, 0.5}},
+                                     {"best:budget=120,replay=30%", {{4, 15}, 120, even, 1, 0.3}},
+                                     {profile.c_str(), {{4, 15}, 120, uneven}}}) {
     Gap gap;
     const auto cache = after_prompt(text, t);
     const auto expected = stages.kept(of_all_heads(t, running), second, gap);
@@ -314,7 +325,7 @@ TEST(Baselines, KvZipSharesOutByASecondReading) {
   constexpr std::size_t kMore = 70;
   const auto t = model(9, kPrompt + kMore);
   Gap gap;
-  const auto expected = TwoStages{{4, 6}, 60, 32}.kept(
+  const auto expected = TwoStages{{4, 6}, 60, std::vector<std::size_t>(kLayers * kHeads, 32)}.kept(
       of_all_heads(t, running),
       of_all_heads(t, [](const PlainPrompt& p, std::size_t h) { return p.second_reading(h, kMore); }), gap);
   auto cache = made("kvzip:budget=60");

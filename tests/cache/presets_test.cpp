@@ -45,6 +45,18 @@ std::size_t entries_after(const std::string& text, std::size_t prompt) {
   return cache->layer(0).entries(0);
 }
 
+// Entries of all heads of all layers, which have seen the same prompt.
+std::vector<std::size_t> sizes_after(const std::string& text, std::size_t prompt) {
+  auto cache = made(text, {.rope = std::make_shared<Rope>(RopeParams{.dims = 24}, 24)});
+  const Tokens t(kGeometry, prompt, 6);
+  for (std::size_t l = 0; l < 2; ++l) (void)test::prefill(cache->layer(l), t, 0, prompt);
+  cache->finish_prompt();
+  std::vector<std::size_t> sizes;
+  for (std::size_t l = 0; l < 2; ++l)
+    for (std::size_t h = 0; h < kGeometry.kv_heads; ++h) sizes.push_back(cache->layer(l).entries(h));
+  return sizes;
+}
+
 TEST(Presets, EveryGoodTextMakesACache) {
   for (const char* text : {"full",
                            "full:storage=bf16",
@@ -99,7 +111,7 @@ TEST(Presets, BadTextsAreRefusedWithWhatIsValid) {
   expect_refusal("zeromerge:bounded=2", "is not one of 0, 1");
   expect_refusal("zeromerge:storage=int8", "is not one of f32, f16, bf16");
   expect_refusal("zeromerge:heads=profile", "heads=profile needs profile=FILE");
-  expect_refusal("zeromerge:heads=uniform,profile=x", "profile= needs heads=profile");
+  expect_refusal("zeromerge:heads=uniform,profile=x", "profile= needs heads=profile or heads=two-stage");
   expect_refusal("zeromerge:profile=/no/such/file", "cannot read the file '/no/such/file'");
   expect_refusal("zeromerge:reference=1,sinks=4", "the reference has no sinks");
   expect_refusal("zeromerge:reference=1,refit=64",
@@ -114,6 +126,14 @@ TEST(Presets, BadTextsAreRefusedWithWhatIsValid) {
   expect_refusal("keydiff:norm=1", "keydiff's cosines may be negative");
   expect_refusal("streaming:tail=5", "streaming knows budget, sinks, least");
   expect_refusal("streaming:budget=5", "5 entries per head are too few");
+}
+
+TEST(Presets, AFloorThatLeavesAProfileNothingToShareOutIsRefused) {
+  const TemporaryFile file("zeromerge-profile 1 layers 2 kv_heads 2 budget 0.1 1 3 2 2");
+  expect_refusal(
+      "best:first=45%,profile=" + file.path(),
+      "floor=45% leaves the profile nothing of first=45% to share out; lower floor or raise first");
+  EXPECT_EQ(refusal("zeromerge:heads=two-stage,first=45%,floor=20%,profile=" + file.path()), "");
 }
 
 TEST(Presets, AWrongValueIsRefusedAlsoWhereItIsNotUsed) {
@@ -134,19 +154,11 @@ TEST(Presets, TheBudgetIsAShareOfThePromptOrACount) {
   EXPECT_EQ(entries_after("full", 300), 300u);
 }
 
-// Heads that others leave little get what lies near: 6 % of the prompt, at most 60 % of the mean; with a
-// profile 45 % of the mean as well.
+// Heads that others leave little get what lies near: 6 % of the prompt, at most 60 % of the mean.
 TEST(Presets, LocalIsAShareOfThePrompt) {
   const auto smallest = [](const std::string& text, std::size_t tokens) {
-    auto cache = made(text + ",storage=f16", {.rope = std::make_shared<Rope>(RopeParams{.dims = 24}, 24)});
-    const Tokens t(kGeometry, tokens, 6);
-    for (std::size_t l = 0; l < 2; ++l) (void)test::prefill(cache->layer(l), t, 0, tokens);
-    cache->finish_prompt();
-    std::size_t least = tokens;
-    for (std::size_t l = 0; l < 2; ++l)
-      for (std::size_t h = 0; h < kGeometry.kv_heads; ++h)
-        least = std::min(least, cache->layer(l).entries(h));
-    return least;
+    const auto all = sizes_after(text + ",storage=f16", tokens);
+    return *std::min_element(all.begin(), all.end());
   };
   const TemporaryFile file("zeromerge-profile 1 layers 2 kv_heads 2 budget 0.1 0.001 2 1 1");
   const std::string profile = "best:heads=profile,floor=0,profile=" + file.path();
@@ -154,7 +166,16 @@ TEST(Presets, LocalIsAShareOfThePrompt) {
   EXPECT_EQ(smallest(profile + ",budget=80", 1000), 48u);
   EXPECT_EQ(smallest(profile + ",budget=250", 1000), 60u);
   EXPECT_EQ(smallest(profile + ",budget=100,local=45", 1000), 45u);
-  EXPECT_EQ(smallest("best:budget=200,profile=" + file.path(), 1000), 90u);
+}
+
+TEST(Presets, BestWithAProfileGivesEightyFivePercentByItAndNoHeadLessThanFortyFive) {
+  const TemporaryFile file("zeromerge-profile 1 layers 2 kv_heads 2 budget 0.1 0.001 2 1 1");
+  const std::string text = "best:budget=20%,profile=" + file.path();
+  const auto sizes = sizes_after(text, 1000);
+  EXPECT_EQ(sizes, sizes_after(text + ",heads=two-stage,replay=100%,first=85%,floor=45%", 1000));
+  for (const char* other : {",first=70%", ",floor=30%", ",heads=profile"})
+    EXPECT_NE(sizes, sizes_after(text + other, 1000)) << other;
+  EXPECT_NE(sizes, sizes_after("best:budget=20%", 1000));
 }
 
 TEST(Presets, AProfileGivesTheHeadsTheirShares) {

@@ -8,6 +8,7 @@
 
 #include "support/held.hpp"
 #include "support/sequence.hpp"
+#include "support/temporary_file.hpp"
 
 namespace zeromerge {
 namespace {
@@ -17,8 +18,20 @@ using test::Tokens;
 constexpr std::size_t kLayers = 4, kHeads = 2, kDim = 16, kPrompt = 150;
 const Geometry kGeometry{.layers = kLayers, .query_heads = 6, .kv_heads = kHeads, .head_dim = kDim};
 
-const char* const kShared[] = {"heads=two-stage", "heads=two-stage,replay=100%,merge=drop",
-                               "heads=global,window=100%", "heads=pyramid", "heads=pyramid,residual=3"};
+// Every budget over all layers; one of them reads a profile, whose file lives as long as this.
+class Shared {
+ public:
+  auto begin() const { return all_.begin(); }
+  auto end() const { return all_.end(); }
+  const std::string& by_profile() const { return all_.back(); }
+
+ private:
+  test::TemporaryFile table_{"zeromerge-profile 1 layers 4 kv_heads 2 budget 0.2 1 2 0.1 0.4 3 1 0.5 1.5"};
+  std::vector<std::string> all_{
+      "heads=two-stage",          "heads=two-stage,replay=100%,merge=drop",
+      "heads=global,window=100%", "heads=pyramid",
+      "heads=pyramid,residual=3", "heads=two-stage,replay=100%,merge=drop,profile=" + table_.path()};
+};
 
 CacheOptions options(std::size_t sequences = 1, Executor executor = serial()) {
   CacheOptions o;
@@ -80,7 +93,8 @@ std::size_t capacities(Cache& cache) {
 
 TEST(SharedBudget, EndingTogetherIsTheSameHoweverItIsSaid) {
   const auto t = model(1);
-  for (const char* heads : kShared) {
+  const Shared shared;
+  for (const std::string& heads : shared) {
     auto whole = made(heads);
     auto parts = made(heads);
     auto implicit = made(heads);
@@ -121,7 +135,8 @@ TEST(SharedBudget, HeadsDifferWhereTheBudgetSaysSo) {
 
 TEST(SharedBudget, LayerByLayerTheTotalIsExactPromptAfterPrompt) {
   const auto t = model(3, 600);
-  for (const char* heads : kShared) {
+  const Shared shared;
+  for (const std::string& heads : shared) {
     auto cache = made(heads);
     std::size_t token = 0;
     for (const std::size_t prompt : {kPrompt, std::size_t{60}, std::size_t{1}}) {
@@ -141,7 +156,8 @@ TEST(SharedBudget, LayerByLayerTheTotalIsExactPromptAfterPrompt) {
 
 TEST(SharedBudget, APromptThatIsGivenUpLeavesNothingBehind) {
   const auto t = model(4);
-  for (const char* heads : kShared) {
+  const Shared shared;
+  for (const std::string& heads : shared) {
     auto fresh = made(heads);
     auto used = made(heads);
     for (std::size_t l = 0; l < 2; ++l) {
@@ -160,7 +176,8 @@ TEST(SharedBudget, APromptThatIsGivenUpLeavesNothingBehind) {
 
 TEST(SharedBudget, SequencesDoNotKnowOfOneAnother) {
   const auto t = model(5), other = model(6);
-  for (const char* heads : kShared) {
+  const Shared shared;
+  for (const std::string& heads : shared) {
     auto alone = made(heads);
     auto both = made(heads, "40", options(2));
     for (std::size_t l = 0; l < kLayers; ++l) {
@@ -184,7 +201,8 @@ TEST(SharedBudget, SequencesDoNotKnowOfOneAnother) {
 
 TEST(SharedBudget, ABudgetForEverythingIsExactAndGoesOnGrowing) {
   const auto t = model(7);
-  for (const char* heads : kShared)
+  const Shared shared;
+  for (const std::string& heads : shared)
     for (const bool together : {true, false}) {
       auto cache = made(heads, "200");
       auto full = test::make("budget=1000", kGeometry);
@@ -208,18 +226,23 @@ TEST(SharedBudget, ABudgetForEverythingIsExactAndGoesOnGrowing) {
 // Heads that have got many entries keep them while a share budget grows with the sequence.
 TEST(SharedBudget, ALaterPromptThatFitsCutsNothing) {
   const auto t = model(8, 700);
-  auto cache = made("heads=two-stage,replay=100%,merge=drop", "30%");
-  take(cache, t, 0, kPrompt);
-  cache.finish_prompt();
-  for (std::size_t token = kPrompt; token < 500; ++token)
-    for (std::size_t l = 0; l < kLayers; ++l) (void)test::decode(cache.layer(l), t[l], token);
-  const auto before = state(cache);
-  take(cache, t, 500, 5);
-  cache.finish_prompt();
-  const auto after = state(cache);
-  for (std::size_t l = 0; l < kLayers; ++l)
-    for (std::size_t h = 0; h < kHeads; ++h)
-      EXPECT_EQ(after[l].heads[h].size, before[l].heads[h].size + 5) << "layer " << l << " head " << h;
+  const Shared shared;
+  for (const std::string& heads :
+       {std::string("heads=two-stage,replay=100%,merge=drop"), shared.by_profile()}) {
+    auto cache = made(heads, "30%");
+    take(cache, t, 0, kPrompt);
+    cache.finish_prompt();
+    for (std::size_t token = kPrompt; token < 500; ++token)
+      for (std::size_t l = 0; l < kLayers; ++l) (void)test::decode(cache.layer(l), t[l], token);
+    const auto before = state(cache);
+    take(cache, t, 500, 5);
+    cache.finish_prompt();
+    const auto after = state(cache);
+    for (std::size_t l = 0; l < kLayers; ++l)
+      for (std::size_t h = 0; h < kHeads; ++h)
+        EXPECT_EQ(after[l].heads[h].size, before[l].heads[h].size + 5)
+            << heads << " layer " << l << " head " << h;
+  }
 }
 
 TEST(SharedBudget, AnImpossibleOneThrowsWithNothingChanged) {

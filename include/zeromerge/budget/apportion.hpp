@@ -32,6 +32,7 @@ inline std::vector<std::size_t> apportion(std::span<const double> weights, std::
   while (high < 1e300 && sum(high) < static_cast<double>(total)) high *= 2.0;
   for (int i = 0; i < 200; ++i) {
     const double middle = 0.5 * (low + high);
+    if (middle == low || middle == high) break;  // neighbours: it gets no nearer
     (sum(middle) < static_cast<double>(total) ? low : high) = middle;
   }
   std::vector<std::size_t> entries(heads);

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <concepts>
 #include <cstddef>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -23,12 +22,13 @@ struct BudgetProgress {
 
 // One layer, or all of them at once (for a budget that needs_all_layers).
 struct BudgetQuery {
-  std::size_t layer = 0;     // the first
-  std::size_t layers = 1;    // asked about
-  std::size_t kv_heads = 1;  // of a layer
-  std::size_t tokens = 0;    // seen so far
-  std::size_t least = 0;     // what a share is lifted to; a count is taken as it is
-  std::size_t needed = 0;    // no head can do with fewer
+  std::size_t layer = 0;                      // the first
+  std::size_t layers = 1;                     // asked about
+  std::span<const std::size_t> numbers = {};  // of these in the model, where they do not follow each other
+  std::size_t kv_heads = 1;                   // of a layer
+  std::size_t tokens = 0;                     // seen so far
+  std::size_t least = 0;                      // what a share is lifted to; a count is taken as it is
+  std::size_t needed = 0;                     // no head can do with fewer
   std::size_t local = 0;     // what heads of different capacities have at least, see Areas::local
   std::size_t beside = 0;    // of the mean capacity: first, last and merged entries, and one more
   std::size_t by_bytes = 0;  // entries of a head whose bytes are the budget's, where it gives bytes
@@ -40,6 +40,8 @@ struct BudgetQuery {
   std::span<const std::size_t> within_error =
       {};  // [kv_heads] least capacities within the budget's target_error, where it has one
   BudgetProgress* progress = nullptr;  // layer by layer; null: these are all layers
+
+  std::size_t number(std::size_t i) const noexcept { return numbers.empty() ? layer + i : numbers[i]; }
 };
 
 // Entries per head: on average, and what none gets less than. `floor` is a share of the average.
@@ -57,12 +59,13 @@ struct CapacityBounds {
              std::min(query.local, static_cast<std::size_t>(kMostLocal * static_cast<double>(mean)))})) {}
 };
 
-// How heads are filled where a budget gives them very different capacities. The last tokens are a share of
+// How a head is filled where a budget gives heads very different capacities. The last tokens are a share of
 // `mean`, the same number for every head. In two stages: `first` entries, the first and last tokens among
 // them, by the running score, the policy's share of the rest by the score of whole prompts; 0: in one.
 struct Filling {
   std::size_t mean;
   std::size_t first = 0;
+  std::size_t whole = 0;  // in two stages: a head of so many entries or fewer keeps them in any case
   bool in_stages() const noexcept { return first != 0; }
 };
 
@@ -76,14 +79,15 @@ bool needs_all_layers(const B& budget) noexcept {
     return false;
 }
 
+// [layers * kv_heads]; empty: heads are filled as the policy says.
 template <class B>
-std::optional<Filling> filling_of(const B& budget, const BudgetQuery& query) {
+std::vector<Filling> fillings_of(const B& budget, const BudgetQuery& query) {
   if constexpr (requires {
-                  { budget.filling(query) } -> std::convertible_to<std::optional<Filling>>;
+                  { budget.fillings(query) } -> std::convertible_to<std::vector<Filling>>;
                 })
-    return budget.filling(query);
+    return budget.fillings(query);
   else
-    return std::nullopt;
+    return {};
 }
 
 // The error of the attention output that a budget allows, relative; 0: it has none in mind.

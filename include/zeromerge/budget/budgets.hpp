@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <variant>
@@ -14,6 +13,7 @@
 #include "zeromerge/budget/amount.hpp"
 #include "zeromerge/budget/apportion.hpp"
 #include "zeromerge/budget/budget_query.hpp"
+#include "zeromerge/budget/by_profile.hpp"
 #include "zeromerge/budget/fill_groups.hpp"
 #include "zeromerge/budget/profile.hpp"
 #include "zeromerge/budget/shared_budgets.hpp"
@@ -74,21 +74,16 @@ struct ProfileBudget {
   std::size_t mean(const BudgetQuery& query) const noexcept {
     return CapacityBounds(amount, query, floor).mean;
   }
-  Filling filling(const BudgetQuery& query) const noexcept { return {mean(query)}; }
+  std::vector<Filling> fillings(const BudgetQuery& query) const {
+    return std::vector<Filling>(query.layers * query.kv_heads, Filling{mean(query)});
+  }
 
   std::vector<std::size_t> capacities(const BudgetQuery& query) const {
-    if (query.layer >= profile->layers() || query.kv_heads != profile->kv_heads())
-      fail("profile: it has ", profile->layers(), " layers of ", profile->kv_heads(),
-           " kv heads, the cache asks for layer ", query.layer, " with ", query.kv_heads);
     const auto [entries, bound] = CapacityBounds(amount, query, floor);
     const std::size_t lowest = std::min(entries, std::max(bound, query.beside));
-    const double used =
-        query.tokens == 0 ? 1.0 : static_cast<double>(entries) / static_cast<double>(query.tokens);
-    const auto weights = profile->shares(used);
-    auto all = apportion(weights, entries * weights.size(), lowest, std::max(entries, query.tokens));
+    auto all = detail::apportion_by(*profile, query, entries, entries, lowest);
     fill_groups(all, query);
-    const auto first = all.begin() + static_cast<std::ptrdiff_t>(query.layer * query.kv_heads);
-    return {first, first + static_cast<std::ptrdiff_t>(query.kv_heads)};
+    return detail::of_asked(all, query);
   }
 };
 
@@ -117,8 +112,8 @@ struct AnyBudget {
   bool needs_all_layers() const noexcept {
     return std::visit([](const auto& budget) { return zeromerge::needs_all_layers(budget); }, choice);
   }
-  std::optional<Filling> filling(const BudgetQuery& query) const {
-    return std::visit([&](const auto& budget) { return filling_of(budget, query); }, choice);
+  std::vector<Filling> fillings(const BudgetQuery& query) const {
+    return std::visit([&](const auto& budget) { return fillings_of(budget, query); }, choice);
   }
   double target_error() const noexcept {
     return std::visit([](const auto& budget) { return zeromerge::target_error(budget); }, choice);

@@ -7,13 +7,16 @@
 #include <cstddef>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <span>
 #include <vector>
 
 #include "zeromerge/budget/apportion.hpp"
 #include "zeromerge/budget/budget_query.hpp"
+#include "zeromerge/budget/by_profile.hpp"
 #include "zeromerge/budget/fill_groups.hpp"
+#include "zeromerge/budget/profile.hpp"
 #include "zeromerge/budget/winners.hpp"
 
 namespace zeromerge {
@@ -21,27 +24,32 @@ namespace zeromerge {
 // Two stages: every head first keeps a share of the uniform capacity, its first and last tokens among them,
 // by the running score; what is left of the total goes to the entries that the score of whole prompts
 // (without one, the running score) ranks highest over all heads and layers. first = 0: one global ranking
-// beside the first and last tokens.
+// beside the first and last tokens. With a profile the first stages of all heads are shared out by it, their
+// total as without.
 struct TwoStageBudget {
   Amount amount;
-  double first = 0.3;
+  double first = 0.3;                                    // of the uniform capacity
+  std::shared_ptr<const HeadProfile> profile = nullptr;  // or none
+  double floor = 0.45;                                   // of a first stage by the profile, likewise
   static constexpr bool needs_importance = true;
   static constexpr bool needs_all_layers = true;
 
   std::size_t mean(const BudgetQuery& query) const noexcept {
     return CapacityBounds(amount, query, 0.0).mean;
   }
-  Filling filling(const BudgetQuery& query) const noexcept {
-    const CapacityBounds bounds(amount, query, first);
-    return {bounds.mean, std::min(bounds.mean, std::max(bounds.lowest, query.beside))};
+  std::vector<Filling> fillings(const BudgetQuery& query) const {
+    const std::size_t entries = mean(query);
+    std::vector<Filling> all;
+    for (const std::size_t stage : first_stages(query))  // no head is left out where none can be longer
+      all.push_back({entries, stage, !profile || query.tokens <= entries ? entries : stage});
+    return all;
   }
 
   // query.importance: of the entries that the first stage leaves over; none: what the first stage gives.
   std::vector<std::size_t> capacities(const BudgetQuery& query) const {
-    const Filling s = filling(query);
-    std::vector<std::size_t> all(query.layers * query.kv_heads, s.first);
+    std::vector<std::size_t> all = first_stages(query);
     if (query.importance.empty()) return all;
-    const std::size_t total = (s.mean - s.first) * all.size();
+    const std::size_t total = (mean(query) - mean_first(query)) * all.size();
     const std::size_t asked =
         std::transform_reduce(query.importance.begin(), query.importance.end(), std::size_t{0}, std::plus<>(),
                               [](const auto& head) { return head.size(); });
@@ -58,6 +66,22 @@ struct TwoStageBudget {
   }
 
  private:
+  // What the first stages hold on average.
+  std::size_t mean_first(const BudgetQuery& query) const noexcept {
+    return at_least(CapacityBounds(amount, query, first), query);
+  }
+  static std::size_t at_least(const CapacityBounds& bounds, const BudgetQuery& query) noexcept {
+    return std::min(bounds.mean, std::max(bounds.lowest, query.beside));
+  }
+
+  // Of the heads asked about.
+  std::vector<std::size_t> first_stages(const BudgetQuery& query) const {
+    const std::size_t each = mean_first(query);
+    if (!profile) return std::vector<std::size_t>(query.layers * query.kv_heads, each);
+    const std::size_t lowest = std::min(each, at_least(CapacityBounds(amount, query, floor), query));
+    return detail::of_asked(detail::apportion_by(*profile, query, mean(query), each, lowest), query);
+  }
+
   // Entries for those that are asked about, of whom `asked` compete; `total`: their share.
   static std::size_t due(const BudgetQuery& query, std::size_t asked, std::size_t total) {
     if (query.progress == nullptr) return total;

@@ -40,7 +40,9 @@ class AnyLayer {
   virtual void finish_prompt() = 0;
   virtual bool shares_budget() const = 0;  // the parts of finish_prompt, for finish_together
   virtual PromptRatings rate_prompt() = 0;
-  virtual std::vector<std::size_t> capacities(std::size_t layers, const Ratings& importance) const = 0;
+  virtual std::size_t index() const = 0;
+  virtual std::vector<std::size_t> capacities(std::span<const std::size_t> layers,
+                                              const Ratings& importance) const = 0;
   virtual void finish_prompt(const PromptRatings& ratings, std::span<const std::size_t> capacities) = 0;
   virtual void begin_second_reading() = 0;
   virtual void end_second_reading() = 0;
@@ -126,7 +128,9 @@ class LayerAdapter final : public AnyLayer {
   void finish_prompt() override { layer_.finish_prompt(); }
   bool shares_budget() const override { return layer_.shares_budget(); }
   PromptRatings rate_prompt() override { return layer_.rate_prompt(); }
-  std::vector<std::size_t> capacities(std::size_t layers, const Ratings& importance) const override {
+  std::size_t index() const override { return layer_.index(); }
+  std::vector<std::size_t> capacities(std::span<const std::size_t> layers,
+                                      const Ratings& importance) const override {
     return layer_.capacities(layers, importance);
   }
   void finish_prompt(const PromptRatings& ratings, std::span<const std::size_t> capacities) override {

@@ -134,10 +134,10 @@ BudgetQuery budget_query(const P& policy, std::size_t layer, std::size_t kv_head
 template <class P>
 std::vector<Division> divide_all(const P& policy, const BudgetQuery& query,
                                  std::span<const std::size_t> capacities) {
-  const auto filling = filling_of(policy.budget, query);
+  const auto fillings = fillings_of(policy.budget, query);
   std::vector<Division> all;
   for (const std::size_t capacity : capacities) {
-    all.push_back(divide(policy, capacity, filling ? &*filling : nullptr));
+    all.push_back(divide(policy, capacity, fillings.empty() ? nullptr : &fillings[all.size()]));
     all.back().precise = query.precise;
   }
   return all;

@@ -106,7 +106,7 @@ class LayerCache {
   void finish_prompt() {
     if (!in_prompt_) return;
     const PromptRatings none;
-    const std::vector<std::size_t> least = capacities(1, {});
+    const std::vector<std::size_t> least = capacities({}, {});
     if (tokens_ == 0) return finish_prompt(none, least);
     const PromptRatings ratings = rate_prompt();
     auto query = budget_query(tokens_);
@@ -122,11 +122,12 @@ class LayerCache {
     bring_scores_up();
     return detail::rate_prompt(prompt_layer());
   }
-  // Of `layers` layers, this the first, whose heads' entries the budget compares; none: only a check. Throws
-  // Error if one is impossible, which does not depend on importance.
-  std::vector<std::size_t> capacities(std::size_t layers, const Ratings& importance) const {
+  // Of the layers with these numbers (none: of this one), whose heads' entries the budget compares; without
+  // importance: only a check. Throws Error if one is impossible, which does not depend on importance.
+  std::vector<std::size_t> capacities(std::span<const std::size_t> layers, const Ratings& importance) const {
     auto query = budget_query(tokens_);
-    query.layers = layers;
+    query.layers = std::max<std::size_t>(1, layers.size());
+    query.numbers = layers;
     query.importance = importance;
     const auto all = context_->policy.budget.capacities(query);
     (void)detail::divide_all(context_->policy, query, all);

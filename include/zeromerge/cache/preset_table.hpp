@@ -80,11 +80,6 @@ inline bool assume_preset(Spec& spec) {
     if (spec.name() != preset.name) continue;
     if (spec.name() != "zeromerge" && spec.has("reference"))
       fail("policy '", spec.text(), "': reference= is for zeromerge alone; leave it out");
-    if (spec.name() == "best" && spec.has("profile")) {  // it knows the heads better than replay does
-      spec.assume("heads", "profile");
-      spec.assume("replay", "25%");
-      spec.assume("floor", "45%");
-    }
     for (const auto& [key, value] : preset.defaults) spec.assume(key, value);
     return true;
   }

@@ -23,10 +23,10 @@
 //     heads=uniform|adaptive|profile|two-stage|global|pyramid|error                   uniform
 //                                      who gets how many, see below
 //     floor=20%                        what every head gets at least, of the uniform  20% adaptive, 25%
-//                                      capacity                                       profile (best: 45%),
-//                                                                                     0% global
-//     first=30%                        two-stage: kept by the running score in any    30%
-//                                      case
+//                                      capacity                                       profile, 0% global, 45%
+//                                                                                     two-stage by a profile
+//     first=30%                        two-stage: kept by the running score in any    30%; by a profile 85%
+//                                      case, of the uniform capacity
 //     error=0.1                        heads=error: of the output, relative           0.1
 //     merge=residual|drop|nearest      what happens to the rest; nearest: its values  residual
 //                                      go to the kept entries with the nearest keys
@@ -66,7 +66,7 @@
 //              adaptive   the heads of a layer compete (AdaKV)
 //              profile    a measured table (profile= names the file)
 //              two-stage  first= of the uniform capacity by the running score, the rest to the entries ranked
-//                         highest over all heads and layers
+//                         highest over all heads and layers; with profile=FILE the table shares out the first
 //              global     one ranking over all heads and layers, above the floor
 //              pyramid    more in the first layers than in the last (PyramidKV)
 //              error      as few as keep a head's output within error=; budget= is not used
@@ -80,8 +80,8 @@
 //   expected    arXiv 2510.00636: attention that queries like the prompt's will pay; heads compete
 //   defensive   arXiv 2510.13334: the worst case over the last 32 tokens; heads compete
 //   kvzip       arXiv 2505.23416: what a second reading of the prompt needs; the engine has to feed it again
-//   best        what was measured to be the best: two-stage heads by replay, or a profile if one is given, values
-//               refitted, in 4 bits (keys in 8 where much is kept)
+//   best        what was measured to be the best: two-stage heads by replay, with the help of a profile if one
+//               is given, values refitted, in 4 bits (keys in 8 where much is kept)
 // clang-format on
 #pragma once
 

@@ -69,11 +69,12 @@ std::vector<float> left_over(const P& policy, const H& head, const HeadState& st
 template <class P, class H>
 bool everything_fits(const PromptLayer<P, H>& layer, const BudgetQuery& query) {
   if (target_error(layer.policy.budget) > 0.0) return false;
-  const auto filling = filling_of(layer.policy.budget, query);
+  const auto fillings = fillings_of(layer.policy.budget, query);
   const auto capacities = layer.policy.budget.capacities(query);
-  for (std::size_t h = 0; h < layer.heads.size(); ++h)
-    if (layer.heads[h].size() > (filling && filling->in_stages() ? filling->mean : capacities[h]))
-      return false;
+  for (std::size_t h = 0; h < layer.heads.size(); ++h) {
+    const bool stages = !fillings.empty() && fillings[h].in_stages();
+    if (layer.heads[h].size() > (stages ? fillings[h].whole : capacities[h])) return false;
+  }
   return true;
 }
 
@@ -190,8 +191,8 @@ PromptRatings rate_prompt(const PromptLayer<P, H>& layer) {
     ratings.by_prompt = policy.prompt_score.rate(layer.view);
   ratings.within_error = capacities_within(layer, ratings.by_prompt, needed_capacity(policy));
   if (!policy.budget.needs_importance) return ratings;
-  const auto filling = filling_of(policy.budget, query);
-  const bool stages = filling && filling->in_stages();
+  const auto fillings = fillings_of(policy.budget, query);
+  const bool stages = !fillings.empty() && fillings[0].in_stages();
   const bool by_prompt = !ratings.by_prompt.empty() && (stages || policy.prompt_share >= 1.0);
   ratings.for_budget.resize(layer.heads.size());
   layer.view.executor(layer.heads.size(), [&](std::size_t h) {
@@ -199,7 +200,7 @@ PromptRatings rate_prompt(const PromptLayer<P, H>& layer) {
     std::vector<float> values =
         by_prompt ? ratings.by_prompt[h] : running_importance(policy, head, layer.view.tokens);
     ratings.for_budget[h] =
-        stages ? left_over(policy, head, layer.states[h], *filling, layer.view.tokens, values)
+        stages ? left_over(policy, head, layer.states[h], fillings[h], layer.view.tokens, values)
                : std::move(values);
   });
   return ratings;
@@ -239,21 +240,25 @@ void end_prompt(const PromptLayer<P, H>& layer, std::span<const Division> divisi
 template <class Layer>
 void finish_together(std::span<Layer* const> layers) {
   std::vector<Layer*> open;
+  std::vector<std::size_t> numbers;
   for (Layer* layer : layers)
-    if (layer->in_prompt() && layer->tokens() != 0) open.push_back(layer);
+    if (layer->in_prompt() && layer->tokens() != 0) {
+      open.push_back(layer);
+      numbers.push_back(layer->index());
+    }
   if (open.size() < 2 || !open[0]->shares_budget()) {
-    for (const Layer* layer : open) (void)layer->capacities(1, {});  // all are possible, or none has ended
+    for (const Layer* layer : open) (void)layer->capacities({}, {});  // all are possible, or none has ended
     for (Layer* layer : layers) layer->finish_prompt();
     return;
   }
-  (void)open[0]->capacities(open.size(), {});  // it is possible, or nothing changes
+  (void)open[0]->capacities(numbers, {});  // it is possible, or nothing changes
   std::vector<PromptRatings> ratings;
   Ratings all;
   for (Layer* layer : open) {
     ratings.push_back(layer->rate_prompt());
     for (auto& head : ratings.back().for_budget) all.push_back(std::move(head));
   }
-  const auto capacities = open[0]->capacities(open.size(), all);
+  const auto capacities = open[0]->capacities(numbers, all);
   const std::size_t kv_heads = capacities.size() / open.size();
   for (std::size_t i = 0; i < open.size(); ++i)
     open[i]->finish_prompt(ratings[i], std::span(capacities).subspan(i * kv_heads, kv_heads));

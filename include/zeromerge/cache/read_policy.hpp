@@ -33,16 +33,25 @@ inline AnyBudget read_budget(const Spec& spec) {
       fail("policy '", spec.text(), "': ", key, " must be a share of the uniform capacity, as in 20%");
     return least.value;
   };
-  const double floor = least_share("floor", kind == adaptive ? 0.2 : kind == profile ? 0.25 : 0.0);
-  const double first = least_share("first", 0.3);
+  const double floor = least_share("floor", kind == adaptive    ? 0.2
+                                            : kind == profile   ? 0.25
+                                            : kind == two_stage ? 0.45
+                                                                : 0.0);
+  const double first = least_share("first", spec.has("profile") ? 0.85 : 0.3);
   const double error_bound = spec.number("error", 1e-6, 1e6, 0.1);
-  if (kind != profile && spec.has("profile"))
-    fail("policy '", spec.text(), "': profile= needs heads=profile");
+  if (kind != profile && kind != two_stage && spec.has("profile"))
+    fail("policy '", spec.text(), "': profile= needs heads=profile or heads=two-stage");
+  std::shared_ptr<const HeadProfile> table;
+  if (spec.has("profile")) table = std::make_shared<HeadProfile>(HeadProfile::load(spec.word("profile", "")));
   switch (kind) {
     case adaptive:
       return {AdaptiveBudget{amount, floor}};
     case two_stage:
-      return {TwoStageBudget{amount, first}};
+      if (table && floor >= first)
+        fail("policy '", spec.text(), "': floor=", 100.0 * floor,
+             "% leaves the profile nothing of first=", 100.0 * first,
+             "% to share out; lower floor or raise first");
+      return {TwoStageBudget{amount, first, table, floor}};
     case global:
       return {TwoStageBudget{amount, floor}};
     case error:
@@ -50,9 +59,8 @@ inline AnyBudget read_budget(const Spec& spec) {
     case pyramid:
       return {PyramidBudget{amount}};
     case profile:
-      if (!spec.has("profile")) fail("policy '", spec.text(), "': heads=profile needs profile=FILE");
-      return {ProfileBudget{
-          amount, std::make_shared<HeadProfile>(HeadProfile::load(spec.word("profile", ""))), floor}};
+      if (!table) fail("policy '", spec.text(), "': heads=profile needs profile=FILE");
+      return {ProfileBudget{amount, table, floor}};
     default:
       return {UniformBudget{amount}};
   }
