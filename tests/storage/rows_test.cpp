@@ -154,6 +154,7 @@ void check_moves(StorageType type) {
   EXPECT_EQ(other.row(0), third);
   other.rows.swap(f.rows);
   EXPECT_EQ(f.row(0), third);
+  other.rows.swap(f.rows);  // rows take their ledger with them, and it goes before they do
 }
 
 TEST_P(StoredAs, EntriesMoveAsTheyAre) {
