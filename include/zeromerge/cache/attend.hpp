@@ -71,9 +71,14 @@ struct DecodePlan {
   float* sum;                        // [segments][group]
 };
 
+// Held by a layer, so that a step allocates nothing.
+struct DecodeScratch {
+  std::vector<std::size_t> offset{}, row{};  // see DecodePlan
+};
+
 template <class H>
-DecodePlan<H> plan_decode(const LayerView<H>& layer, std::vector<std::size_t>& offset,
-                          std::vector<std::size_t>& row) {
+DecodePlan<H> plan_decode(const LayerView<H>& layer, DecodeScratch& scratch) {
+  auto& [offset, row] = scratch;
   const std::size_t heads = layer.heads.size();
   const std::size_t group = layer.group();
   offset.assign(heads + 1, 0);
@@ -171,6 +176,34 @@ void add_probabilities(const LayerView<H>& layer, const DecodePlan<H>& plan, std
     kernels::decay_and_add(head.score() + first, std::min(kernels::kSegment, head.size() - first), decay,
                            plan.logits + plan.row[h] + first, padded,
                            plan.maximum + (plan.offset[h] + s) * plan.group, plan.group);
+}
+
+// One token's attention, split over heads and segments: writes out and, unless null, lse [query_heads]. Then
+// after(plan, head) for every head, in parallel.
+template <class H, class After>
+void attend_token(const LayerView<H>& layer, const RowView& q, const OutView& out, float* lse,
+                  DecodeScratch& scratch, const After& after) {
+  const std::size_t group = layer.group();
+  const std::size_t heads = layer.heads.size();
+  const std::size_t stride = group * layer.q_stride();
+  float* stacked = layer.workspace.floats(Workspace::queries, heads * stride);
+  for (std::size_t h = 0; h < heads; ++h) stack_rows(layer, q, h, 0, group, stacked + h * stride);
+  const auto plan = plan_decode(layer, scratch);
+  layer.heads[0].keys().visit([&](const auto& keys) {
+    kernels::prepare(stacked, layer.q_stride(), layer.geometry.query_heads, keys);
+  });
+  std::size_t entries = 0;
+  for (const auto& head : layer.heads) entries += head.size();
+  const bool large = 2 * entries * group * layer.geometry.head_dim >= kDecodeFrom;
+  run_items(layer.executor, large, plan.offset.back(), [&](std::size_t item) {
+    std::size_t h = 0;
+    while (plan.offset[h + 1] <= item) ++h;
+    attend_segment(layer, plan, stacked + h * stride, h, item - plan.offset[h]);
+  });
+  run_items(layer.executor, large, heads, [&](std::size_t h) {
+    combine_segments(layer, plan, h, out, lse);
+    after(plan, h);
+  });
 }
 
 }  // namespace zeromerge::detail

@@ -1,12 +1,16 @@
-// The border checks of a call: every value finite and storable. Done on bit patterns, so that they hold under
-// -ffast-math.
+// The border checks of a call: shapes, and every value finite and storable. Values are looked at as bit
+// patterns, so that this holds under -ffast-math.
 #pragma once
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
+#include "zeromerge/core/element.hpp"
+#include "zeromerge/core/geometry.hpp"
 #include "zeromerge/core/rows.hpp"
 #include "zeromerge/kernels/kernels.hpp"
 
@@ -37,6 +41,28 @@ inline void check_values(const char* name, const RowView& v, float limit, const 
     fail(name, ": a value is not finite (NaN or infinity); check the model's activations");
   const float magnitude = std::bit_cast<float>(most);
   if (magnitude > limit) fail(name, ": a value of magnitude ", magnitude, " exceeds ", limit, "; ", remedy);
+}
+
+// Queries of `tokens` tokens and where their attention goes.
+inline void check_queries(const Geometry& g, const RowView& q, const OutView& out, std::size_t tokens) {
+  check_shape("q", q, tokens, g.query_heads, g.head_dim);
+  check_shape("out", out, tokens, g.query_heads, g.head_dim);
+  check_values("q", q, 60000.0f / g.attention_scale(), "scale the queries down");
+}
+
+// Keys or values of `tokens` tokens, which are stored as `type`.
+inline void check_entries(const Geometry& g, const char* name, const RowView& rows, std::size_t tokens,
+                          StorageType type) {
+  check_shape(name, rows, tokens, g.kv_heads, g.head_dim);
+  check_values(name, rows, largest_storable(type), "store it as bf16 or f32");
+}
+
+// Logits of attention sinks: one per query head, or none.
+inline void check_sinks(const Geometry& g, std::span<const float> sinks) {
+  if (!sinks.empty() && sinks.size() != g.query_heads)
+    fail("sinks: expected ", g.query_heads, " logits, one per query head, got ", sinks.size());
+  for (const float x : sinks)
+    if (!(std::abs(x) < 1e30f)) fail("sinks: a logit of ", x, " is not finite");
 }
 
 }  // namespace zeromerge::detail

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <memory>
 #include <span>
@@ -13,6 +12,7 @@
 #include "zeromerge/cache/check.hpp"
 #include "zeromerge/cache/checkpoint.hpp"
 #include "zeromerge/cache/evict.hpp"
+#include "zeromerge/cache/layer_context.hpp"
 #include "zeromerge/cache/policy.hpp"
 #include "zeromerge/cache/prompt.hpp"
 #include "zeromerge/cache/prompt_end.hpp"
@@ -20,23 +20,6 @@
 #include "zeromerge/cache/tail_score.hpp"
 
 namespace zeromerge {
-
-template <class P>
-class LayerCache;
-
-// What the layers of a cache share; owned by the cache, so that a layer can be moved with it.
-template <class P>
-struct LayerContext {
-  Geometry geometry;
-  P policy;
-  Executor executor;
-  std::shared_ptr<Workspace> workspace;
-  std::size_t chunk;                 // tokens of a prompt taken at once in bounded mode
-  std::shared_ptr<const Rope> rope;  // not null if the policy needs it
-  ByteLedger ledger{};
-  std::span<LayerCache<P>> layers{};       // [sequences][layers]
-  std::vector<BudgetProgress> progress{};  // [sequences]
-};
 
 template <class P>
 class LayerCache {
@@ -85,10 +68,7 @@ class LayerCache {
   // Takes tokens of a prompt whose queries are not at hand (an engine restores its past): as prefill, without
   // attention. Until later queries see them their score is 0.
   void extend(const RowView& k, const RowView& v) {
-    const Geometry& g = context_->geometry;
-    detail::check_shape("k", k, k.tokens, g.kv_heads, g.head_dim);
-    detail::check_shape("v", v, k.tokens, g.kv_heads, g.head_dim);
-    check_storable(k, v);
+    check_entries(k, v, k.tokens);
     for (std::size_t h = 0; h < heads_.size(); ++h) {
       straighten(context_->policy, heads_[h], states_[h]);
       heads_[h].reserve(heads_[h].size() + k.tokens);
@@ -112,12 +92,12 @@ class LayerCache {
     auto query = budget_query(tokens_);
     query.importance = ratings.for_budget;
     query.within_error = ratings.within_error;
-    query.progress = progress();
+    query.progress = context_->progress_of(sequence_, tokens_);
     finish_prompt(ratings, context_->policy.budget.capacities(query));
   }
 
   // The same in two parts, for budgets that share out over all layers; see finish_together.
-  bool shares_budget() const noexcept { return needs_all_layers(context_->policy.budget); }
+  bool shares_budget() const noexcept { return context_->shares_budget(); }
   PromptRatings rate_prompt() {
     bring_scores_up();
     return detail::rate_prompt(prompt_layer());
@@ -169,7 +149,7 @@ class LayerCache {
     for (const auto& head : heads_) head.expect_one();
     check(q, k, v, out, 1);
     if (in_prompt_) finish_with_others();
-    for (std::size_t h = 0; h < heads_.size(); ++h) reserve_for_decode(h);
+    for (std::size_t h = 0; h < heads_.size(); ++h) reserve_for_decode(heads_[h], states_[h]);
     append(k, v);
     attend_heads(q, out, nullptr, [&](const auto& layer, const auto& plan, std::size_t h) {
       if constexpr (P::ScoreType::needs_probabilities)
@@ -184,10 +164,7 @@ class LayerCache {
   // exponentials to lse [query_heads]. Throws Error on wrong shapes, values that are not finite, and on an
   // empty cache.
   void attend(const RowView& q, const OutView& out, float* lse = nullptr) {
-    const Geometry& g = context_->geometry;
-    detail::check_shape("q", q, 1, g.query_heads, g.head_dim);
-    detail::check_shape("out", out, 1, g.query_heads, g.head_dim);
-    detail::check_values("q", q, 60000.0f / g.attention_scale(), "scale the queries down");
+    detail::check_queries(context_->geometry, q, out, 1);
     if (tokens_ == 0) fail("attend: the cache is empty; give it a prompt first");
     attend_heads(q, out, lse, [](const auto&, const auto&, std::size_t) {});
   }
@@ -257,11 +234,7 @@ class LayerCache {
   // Attention sinks as logits of their own: one per query head, which takes part in every softmax and has no
   // value. [query_heads], or empty for none. Throws Error on another count or values that are not finite.
   void set_sink_logits(std::span<const float> sinks) {
-    if (!sinks.empty() && sinks.size() != context_->geometry.query_heads)
-      fail("sinks: expected ", context_->geometry.query_heads, " logits, one per query head, got ",
-           sinks.size());
-    for (const float x : sinks)
-      if (!(std::abs(x) < 1e30f)) fail("sinks: a logit of ", x, " is not finite");
+    detail::check_sinks(context_->geometry, sinks);
     sinks_.assign(sinks.begin(), sinks.end());
   }
 
@@ -284,48 +257,20 @@ class LayerCache {
 
   void check(const RowView& q, const RowView& k, const RowView& v, const OutView& out,
              std::size_t tokens) const {
-    const Geometry& g = context_->geometry;
-    detail::check_shape("q", q, tokens, g.query_heads, g.head_dim);
-    detail::check_shape("k", k, tokens, g.kv_heads, g.head_dim);
-    detail::check_shape("v", v, tokens, g.kv_heads, g.head_dim);
-    detail::check_shape("out", out, tokens, g.query_heads, g.head_dim);
-    detail::check_values("q", q, 60000.0f / g.attention_scale(), "scale the queries down");
-    check_storable(k, v);
+    detail::check_queries(context_->geometry, q, out, tokens);
+    check_entries(k, v, tokens);
+  }
+  void check_entries(const RowView& k, const RowView& v, std::size_t tokens) const {
+    detail::check_entries(context_->geometry, "k", k, tokens, context_->policy.key_type);
+    detail::check_entries(context_->geometry, "v", v, tokens, context_->policy.value_type);
   }
 
-  void check_storable(const RowView& k, const RowView& v) const {
-    constexpr const char* kWider = "store it as bf16 or f32";
-    detail::check_values("k", k, largest_storable(context_->policy.key_type), kWider);
-    detail::check_values("v", v, largest_storable(context_->policy.value_type), kWider);
-  }
-
-  // One token's attention, split over heads and segments; then after(layer, plan, head) for every head, in
-  // parallel.
+  // One token's attention; then after(layer, plan, head) for every head, in parallel.
   template <class After>
   void attend_heads(const RowView& q, const OutView& out, float* lse, const After& after) {
     const auto layer = view();
-    const std::size_t group = context_->geometry.group();
-    float* stacked =
-        context_->workspace->floats(Workspace::queries, heads_.size() * group * layer.q_stride());
-    for (std::size_t h = 0; h < heads_.size(); ++h)
-      detail::stack_rows(layer, q, h, 0, group, stacked + h * group * layer.q_stride());
-    const auto plan = detail::plan_decode(layer, segment_offset_, row_start_);
-    heads_[0].keys().visit([&](const auto& keys) {
-      kernels::prepare(stacked, layer.q_stride(), context_->geometry.query_heads, keys);
-    });
-    std::size_t entries = 0;
-    for (const auto& head : heads_) entries += head.size();
-    const bool large = 2 * entries * group * context_->geometry.head_dim >= detail::kDecodeFrom;
-    detail::run_items(context_->executor, large, segment_offset_.back(), [&](std::size_t item) {
-      std::size_t h = 0;
-      while (segment_offset_[h + 1] <= item) ++h;
-      detail::attend_segment(layer, plan, stacked + h * group * layer.q_stride(), h,
-                             item - segment_offset_[h]);
-    });
-    detail::run_items(context_->executor, large, heads_.size(), [&](std::size_t h) {
-      detail::combine_segments(layer, plan, h, out, lse);
-      after(layer, plan, h);
-    });
+    detail::attend_token(layer, q, out, lse, scratch_,
+                         [&](const auto& plan, std::size_t h) { after(layer, plan, h); });
   }
 
   // Appends whole tokens behind what is there and attends; the score follows when it is due.
@@ -350,7 +295,7 @@ class LayerCache {
       unscored_ += q.tokens;
       return detail::attend_prompt(layer, q, out, {}, local);
     }
-    const std::vector<float> weight = row_weights(q.tokens);
+    const std::vector<float> weight = detail::row_weights(context_->policy.score, q.tokens);
     detail::attend_prompt(layer, q, out,
                           {weight, static_cast<float>(context_->policy.score.weight(q.tokens))}, local);
   }
@@ -365,17 +310,6 @@ class LayerCache {
     unscored_ = 0;
   }
 
-  // What the last rows of a call of `tokens` rows count for the score, the last of them 1; rows before them
-  // do not count.
-  std::vector<float> row_weights(std::size_t tokens) const {
-    if constexpr (!P::ScoreType::needs_probabilities) return {};
-    const auto& score = context_->policy.score;
-    std::vector<float> weight(score.tail_rows() == 0 ? tokens : std::min(tokens, score.tail_rows()));
-    for (std::size_t t = 0; t < weight.size(); ++t)
-      weight[t] = static_cast<float>(score.weight(weight.size() - 1 - t));
-    return weight;
-  }
-
   detail::PromptLayer<P, HeadType> prompt_layer() const {
     auto* self = const_cast<LayerCache*>(this);
     return {context_->policy,
@@ -384,15 +318,6 @@ class LayerCache {
             index_,
             std::span<HeadType>(self->heads_),
             std::span<HeadState>(self->states_)};
-  }
-
-  // Where this layer ends its prompt before others do, for a budget that shares out over all of them.
-  BudgetProgress* progress() {
-    const std::size_t layers = context_->geometry.layers;
-    if (!shares_budget() || layers < 2) return nullptr;
-    BudgetProgress& p = context_->progress[sequence_];
-    if (p.done >= layers || p.tokens != tokens_) p = {.layers = layers, .tokens = tokens_};
-    return &p;
   }
 
   BudgetQuery budget_query(std::size_t tokens) const {
@@ -404,8 +329,7 @@ class LayerCache {
   void finish_with_others() {
     std::vector<LayerCache*> all;
     if (shares_budget())
-      for (LayerCache& layer :
-           context_->layers.subspan(sequence_ * context_->geometry.layers, context_->geometry.layers))
+      for (LayerCache& layer : context_->of(sequence_))
         if (layer.in_prompt_ && layer.tokens_ == tokens_) all.push_back(&layer);
     if (all.size() == context_->geometry.layers) return finish_together(std::span<LayerCache* const>(all));
     finish_prompt();
@@ -437,19 +361,6 @@ class LayerCache {
     tokens_ += k.tokens;
   }
 
-  // One entry more and, while the head is below its capacity, a spare slot; in steps, so that few tokens
-  // allocate.
-  void reserve_for_decode(std::size_t h) {
-    HeadType& head = heads_[h];
-    const std::size_t capacity = states_[h].division.capacity;
-    const std::size_t most = capacity == kUnlimited ? kUnlimited : capacity + 1;
-    // Rows wait for their group until the head is full; from then on only those that never join one do.
-    const bool fills = head.packs_late() && head.size() == capacity && !states_[h].ring;
-    if (head.capacity() >= std::min(head.size() + 2, most) && !fills) return;
-    head.settle(std::min(head.size() + 2 + std::clamp<std::size_t>(head.size() / 8, 16, 512), most),
-                loose_rows(states_[h].division));
-  }
-
   LayerContext<P>* context_;
   std::size_t index_;
   std::size_t sequence_;
@@ -461,8 +372,7 @@ class LayerCache {
   std::size_t tokens_ = 0;
   std::size_t unscored_ = 0;  // the newest tokens of a prompt that its scores still lack
   bool in_prompt_ = true;
-  std::vector<std::size_t> segment_offset_;
-  std::vector<std::size_t> row_start_;
+  detail::DecodeScratch scratch_;
 };
 
 }  // namespace zeromerge

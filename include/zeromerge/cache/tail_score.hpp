@@ -11,6 +11,16 @@
 
 namespace zeromerge::detail {
 
+// What the last rows of `tokens` count for a score, the last of them 1; rows before them do not count.
+template <class S>
+std::vector<float> row_weights(const S& score, std::size_t tokens) {
+  if constexpr (!S::needs_probabilities) return {};
+  std::vector<float> weight(score.tail_rows() == 0 ? tokens : std::min(tokens, score.tail_rows()));
+  for (std::size_t t = 0; t < weight.size(); ++t)
+    weight[t] = static_cast<float>(score.weight(weight.size() - 1 - t));
+  return weight;
+}
+
 // score[j] <- weight(unscored) * score[j] + the sum over the rows of the last tokens that count, of the
 // newest `unscored` ones, of weight * probability. Their queries are the last of the view's. A head's rows
 // are dealt to kParts items, whose sums are added in order, so that results do not depend on threads.
@@ -21,9 +31,7 @@ void score_tail(const PromptLayer<P, H>& layer, std::size_t unscored) {
   const PromptView<H>& view = layer.view;
   const std::size_t group = view.geometry.group();
   const std::size_t stored = view.queries.tokens();
-  std::vector<float> weight(std::min({unscored, score.tail_rows(), stored}));
-  for (std::size_t t = 0; t < weight.size(); ++t)
-    weight[t] = static_cast<float>(score.weight(weight.size() - 1 - t));
+  const std::vector<float> weight = row_weights(score, std::min(unscored, stored));
   const std::size_t rows = weight.size() * group;
   const std::size_t first = stored * group - rows;
   std::vector<std::vector<float>> parts(layer.heads.size() * kParts);
