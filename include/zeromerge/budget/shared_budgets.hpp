@@ -40,8 +40,9 @@ struct TwoStageBudget {
   std::vector<Filling> fillings(const BudgetQuery& query) const {
     const std::size_t entries = mean(query);
     std::vector<Filling> all;
-    for (const std::size_t stage : first_stages(query))  // no head is left out where none can be longer
-      all.push_back({entries, stage, !profile || query.tokens <= entries ? entries : stage});
+    const bool fits = query.tokens <= entries;  // then in every head, however long its first stage is
+    for (const std::size_t stage : first_stages(query))
+      all.push_back({entries, stage, !profile || fits ? entries : stage});
     return all;
   }
 
