@@ -55,5 +55,23 @@ TEST(Check, OnlyTheRowsOfTheViewAreRead) {
   EXPECT_EQ(detail::largest_bits(view), std::bit_cast<std::uint32_t>(3.0f));
 }
 
+TEST(Check, SinkLogitsAreFiniteAndOneForEachQueryHead) {
+  const Geometry geometry{.layers = 1, .query_heads = 4, .kv_heads = 2, .head_dim = 8};
+  const auto refused = [&](const std::vector<float>& sinks) -> std::string {
+    try {
+      detail::check_sinks(geometry, sinks);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(refused({}), "");
+  EXPECT_EQ(refused({0.0f, -3.0f, 100.0f, -1e29f}), "");
+  EXPECT_EQ(refused({1.0f, 2.0f}), "sinks: expected 4 logits, one per query head, got 2");
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (const float bad : {std::nanf(""), -std::nanf(""), kInfinity, -kInfinity})
+    EXPECT_NE(refused({0.0f, 0.0f, bad, 0.0f}).find("is not finite"), std::string::npos) << bad;
+}
+
 }  // namespace
 }  // namespace zeromerge
