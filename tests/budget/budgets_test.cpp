@@ -4,28 +4,21 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
 #include <numeric>
-#include <sstream>
 #include <string>
 #include <vector>
 
+#include "support/head_profile.hpp"
 #include "support/random.hpp"
 
 namespace zeromerge {
 namespace {
 
+using test::head_profile;
 using Capacities = std::vector<std::size_t>;
 using Importance = std::vector<std::vector<float>>;
 
 std::size_t sum(const Capacities& c) { return std::accumulate(c.begin(), c.end(), std::size_t{0}); }
-
-std::shared_ptr<const HeadProfile> profile(const std::string& levels, std::size_t layers,
-                                           std::size_t kv_heads) {
-  std::istringstream text("zeromerge-profile 1 layers " + std::to_string(layers) + " kv_heads " +
-                          std::to_string(kv_heads) + " " + levels);
-  return std::make_shared<HeadProfile>(HeadProfile::parse(text, "test"));
-}
 
 TEST(Unlimited, NoHeadHasALimit) {
   EXPECT_EQ(Unlimited{}.capacities({.kv_heads = 2, .tokens = 10}), (Capacities{kUnlimited, kUnlimited}));
@@ -98,13 +91,13 @@ TEST(AdaptiveBudget, TheLayersTotalIsExactAndFloorsAndCapsHold) {
 }
 
 TEST(ProfileBudget, SharesOfALayerAreCutFromTheWholeTable) {
-  const ProfileBudget budget{share(0.1), profile("budget 0.1 1 3 2 2", 2, 2), 0.0};
+  const ProfileBudget budget{share(0.1), head_profile("budget 0.1 1 3 2 2", 2, 2), 0.0};
   EXPECT_EQ(budget.capacities({.layer = 0, .kv_heads = 2, .tokens = 1000}), (Capacities{50, 150}));
   EXPECT_EQ(budget.capacities({.layer = 1, .kv_heads = 2, .tokens = 1000}), (Capacities{100, 100}));
 }
 
 TEST(ProfileBudget, TheLevelFollowsTheShareThatIsKept) {
-  const auto table = profile("budget 0.1 1 3 budget 0.3 3 1", 1, 2);
+  const auto table = head_profile("budget 0.1 1 3 budget 0.3 3 1", 1, 2);
   const auto at = [&](Amount amount) {
     return ProfileBudget{amount, table, 0.0}.capacities({.kv_heads = 2, .tokens = 1000});
   };
@@ -114,7 +107,7 @@ TEST(ProfileBudget, TheLevelFollowsTheShareThatIsKept) {
 }
 
 TEST(ProfileBudget, AFloorIsAShareOfTheUniformCapacityAndNoHeadExceedsThePrompt) {
-  const ProfileBudget budget{share(0.5), profile("budget 0.5 0 1 7", 1, 3), 0.25};
+  const ProfileBudget budget{share(0.5), head_profile("budget 0.5 0 1 7", 1, 3), 0.25};
   const Capacities c = budget.capacities({.kv_heads = 3, .tokens = 100});
   EXPECT_EQ(sum(c), 150u);
   EXPECT_EQ(c[0], 12u);
@@ -122,7 +115,7 @@ TEST(ProfileBudget, AFloorIsAShareOfTheUniformCapacityAndNoHeadExceedsThePrompt)
 }
 
 TEST(ProfileBudget, EveryHeadHasWhatIsLocalUpToSixTenthsOfTheMean) {
-  const ProfileBudget budget{count(100), profile("budget 0.5 0 1 7", 1, 3), 0.25};
+  const ProfileBudget budget{count(100), head_profile("budget 0.5 0 1 7", 1, 3), 0.25};
   const auto lowest = [&](std::size_t local) {
     return budget.capacities({.kv_heads = 3, .tokens = 1000, .local = local})[0];
   };
@@ -141,7 +134,7 @@ TEST(ProfileBudget, TheTotalOverAllLayersIsExact) {
     for (std::size_t i = 0; i < layers * heads; ++i) level += " " + std::to_string(random.uniform() + 1e-3);
     const ProfileBudget budget{
         round % 2 == 0 ? share(0.01 + 0.5 * random.uniform()) : count(random.between(1, 300)),
-        profile(level, layers, heads), random.uniform()};
+        head_profile(level, layers, heads), random.uniform()};
     const std::size_t tokens = random.between(50, 2000);
     const std::size_t least = random.between(0, 40);
     std::size_t total = 0;
@@ -160,7 +153,7 @@ TEST(ProfileBudget, TheTotalOverAllLayersIsExact) {
 }
 
 TEST(ProfileBudget, AnotherModelsShapeIsRefusedWithBothShapes) {
-  const ProfileBudget budget{share(0.1), profile("budget 0.1 1 3 2 2", 2, 2), 0.0};
+  const ProfileBudget budget{share(0.1), head_profile("budget 0.1 1 3 2 2", 2, 2), 0.0};
   EXPECT_THROW(budget.capacities({.layer = 2, .kv_heads = 2, .tokens = 10}), Error);
   EXPECT_THROW(budget.capacities({.layer = 0, .kv_heads = 3, .tokens = 10}), Error);
 }

@@ -3,19 +3,20 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <memory>
 #include <numeric>
-#include <sstream>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "support/head_profile.hpp"
 #include "support/random.hpp"
+#include "support/refusal.hpp"
 #include "zeromerge/budget/budgets.hpp"
 
 namespace zeromerge {
 namespace {
 
+using test::head_profile;
 using Values = std::vector<std::vector<float>>;
 
 std::size_t sum(const std::vector<std::size_t>& x) {
@@ -210,18 +211,11 @@ TEST(TwoStage, LayersOfOneDistributionGetNearlyTheSameOneByOne) {
 
 // ---- two stages, the first by a profile
 
-std::shared_ptr<const HeadProfile> profile(std::size_t layers, std::size_t kv_heads,
-                                           const std::string& shares) {
-  std::istringstream text("zeromerge-profile 1 layers " + std::to_string(layers) + " kv_heads " +
-                          std::to_string(kv_heads) + " budget 0.1 " + shares);
-  return std::make_shared<const HeadProfile>(HeadProfile::parse(text, "test"));
-}
-
 TwoStageBudget by_profile(const Shape& shape, test::Random& random) {
   TwoStageBudget budget = shape.two_stage();
-  std::string shares;
-  for (std::size_t h = 0; h < shape.heads(); ++h) shares += std::to_string(random.uniform() + 1e-3) + " ";
-  budget.profile = profile(shape.layers, shape.kv_heads, shares);
+  std::string level = "budget 0.1";
+  for (std::size_t h = 0; h < shape.heads(); ++h) level += " " + std::to_string(random.uniform() + 1e-3);
+  budget.profile = head_profile(level, shape.layers, shape.kv_heads);
   budget.floor = budget.first * random.uniform();
   return budget;
 }
@@ -262,7 +256,7 @@ TEST(TwoStageByProfile, TheFirstStageIsSharedOutAndTheRestStillGoesToTheHighestR
 
 TEST(TwoStageByProfile, HeadsHaveTheTablesSharesAboveTheFloor) {
   const BudgetQuery query{.layers = 2, .kv_heads = 2, .tokens = 1000, .beside = 10};
-  TwoStageBudget budget{count(100), 0.8, profile(2, 2, "1 3 0.1 3.9"), 0.0};
+  TwoStageBudget budget{count(100), 0.8, head_profile("budget 0.1 1 3 0.1 3.9", 2, 2), 0.0};
   EXPECT_EQ(firsts(budget, query), (std::vector<std::size_t>{39, 118, 10, 153}));
   budget.floor = 0.5;
   EXPECT_EQ(firsts(budget, query), (std::vector<std::size_t>{50, 96, 50, 124}));
@@ -272,7 +266,7 @@ TEST(TwoStageByProfile, HeadsHaveTheTablesSharesAboveTheFloor) {
 
 // An engine may compress some of its layers only, so those asked about need not follow each other.
 TEST(TwoStageByProfile, ALayersFirstStageIsTheSameWhoeverIsAskedAboutWithIt) {
-  const TwoStageBudget budget{count(100), 0.8, profile(4, 1, "1 2 3 4"), 0.2};
+  const TwoStageBudget budget{count(100), 0.8, head_profile("budget 0.1 1 2 3 4", 4, 1), 0.2};
   const BudgetQuery all{.layers = 4, .tokens = 1000, .beside = 10};
   const auto every = firsts(budget, all);
   const std::vector<std::size_t> numbers = {0, 1, 3};
@@ -283,7 +277,7 @@ TEST(TwoStageByProfile, ALayersFirstStageIsTheSameWhoeverIsAskedAboutWithIt) {
 }
 
 TEST(TwoStageByProfile, AHeadIsKeptWholeUpToItsFirstStageOrWhereThePromptFits) {
-  const TwoStageBudget budget{count(100), 0.8, profile(2, 1, "1 3"), 0.0};
+  const TwoStageBudget budget{count(100), 0.8, head_profile("budget 0.1 1 3", 2, 1), 0.0};
   const auto whole = [&](std::size_t tokens) {
     std::vector<std::size_t> all;
     for (const Filling& f : budget.fillings({.layers = 2, .tokens = tokens, .beside = 10}))
@@ -295,22 +289,16 @@ TEST(TwoStageByProfile, AHeadIsKeptWholeUpToItsFirstStageOrWhereThePromptFits) {
 }
 
 TEST(TwoStageByProfile, AnotherModelsShapeIsRefusedWithBothShapes) {
-  const TwoStageBudget budget{count(100), 0.8, profile(2, 2, "1 3 2 2")};
-  const auto refusal = [&](const BudgetQuery& query) -> std::string {
-    try {
-      (void)budget.capacities(query);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "none";
+  const TwoStageBudget budget{count(100), 0.8, head_profile("budget 0.1 1 3 2 2", 2, 2)};
+  const auto refused = [&](const BudgetQuery& query) {
+    return test::refusal([&] { (void)budget.capacities(query); });
   };
-  EXPECT_NE(refusal({.layers = 3, .kv_heads = 2, .tokens = 500})
-                .find("it has 2 layers of 2 kv heads, the cache asks for layer 2 with 2"),
-            std::string::npos);
-  EXPECT_NE(refusal({.layer = 1, .kv_heads = 3, .tokens = 500}).find("layer 1 with 3"), std::string::npos);
+  EXPECT_TRUE(test::contains(refused({.layers = 3, .kv_heads = 2, .tokens = 500}),
+                             "it has 2 layers of 2 kv heads, the cache asks for layer 2 with 2"));
+  EXPECT_TRUE(test::contains(refused({.layer = 1, .kv_heads = 3, .tokens = 500}), "layer 1 with 3"));
   const std::vector<std::size_t> numbers = {0, 5};
-  EXPECT_NE(refusal({.layers = 2, .numbers = numbers, .kv_heads = 2, .tokens = 500}).find("layer 5"),
-            std::string::npos);
+  EXPECT_TRUE(
+      test::contains(refused({.layers = 2, .numbers = numbers, .kv_heads = 2, .tokens = 500}), "layer 5"));
 }
 
 // ---- pyramid

@@ -22,13 +22,14 @@ struct BudgetProgress {
 
 // One layer, or all of them at once (for a budget that needs_all_layers).
 struct BudgetQuery {
-  std::size_t layer = 0;                      // the first
-  std::size_t layers = 1;                     // asked about
-  std::span<const std::size_t> numbers = {};  // of these in the model, where they do not follow each other
-  std::size_t kv_heads = 1;                   // of a layer
-  std::size_t tokens = 0;                     // seen so far
-  std::size_t least = 0;                      // what a share is lifted to; a count is taken as it is
-  std::size_t needed = 0;                     // no head can do with fewer
+  std::size_t layer = 0;   // the first
+  std::size_t layers = 1;  // asked about
+  // Their numbers in the model, where they do not follow each other.
+  std::span<const std::size_t> numbers = {};
+  std::size_t kv_heads = 1;  // of a layer
+  std::size_t tokens = 0;    // seen so far
+  std::size_t least = 0;     // what a share is lifted to; a count is taken as it is
+  std::size_t needed = 0;    // no head can do with fewer
   std::size_t local = 0;     // what heads of different capacities have at least, see Areas::local
   std::size_t beside = 0;    // of the mean capacity: first, last and merged entries, and one more
   std::size_t by_bytes = 0;  // entries of a head whose bytes are the budget's, where it gives bytes
@@ -57,6 +58,11 @@ struct CapacityBounds {
             {std::min(mean, std::max(query.least, query.needed)),
              static_cast<std::size_t>(floor * static_cast<double>(mean)),
              std::min(query.local, static_cast<std::size_t>(kMostLocal * static_cast<double>(mean)))})) {}
+
+  // What none gets less than where it holds `beside` in any case.
+  std::size_t lowest_with(std::size_t beside) const noexcept {
+    return std::min(mean, std::max(lowest, beside));
+  }
 };
 
 // How a head is filled where a budget gives heads very different capacities. The last tokens are a share of

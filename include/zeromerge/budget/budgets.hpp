@@ -79,9 +79,9 @@ struct ProfileBudget {
   }
 
   std::vector<std::size_t> capacities(const BudgetQuery& query) const {
-    const auto [entries, bound] = CapacityBounds(amount, query, floor);
-    const std::size_t lowest = std::min(entries, std::max(bound, query.beside));
-    auto all = detail::apportion_by(*profile, query, entries, entries, lowest);
+    const CapacityBounds bounds(amount, query, floor);
+    auto all =
+        detail::apportion_by(*profile, query, bounds.mean, bounds.mean, bounds.lowest_with(query.beside));
     fill_groups(all, query);
     return detail::of_asked(all, query);
   }

@@ -69,17 +69,14 @@ struct TwoStageBudget {
  private:
   // What the first stages hold on average.
   std::size_t mean_first(const BudgetQuery& query) const noexcept {
-    return at_least(CapacityBounds(amount, query, first), query);
-  }
-  static std::size_t at_least(const CapacityBounds& bounds, const BudgetQuery& query) noexcept {
-    return std::min(bounds.mean, std::max(bounds.lowest, query.beside));
+    return CapacityBounds(amount, query, first).lowest_with(query.beside);
   }
 
   // Of the heads asked about.
   std::vector<std::size_t> first_stages(const BudgetQuery& query) const {
     const std::size_t each = mean_first(query);
     if (!profile) return std::vector<std::size_t>(query.layers * query.kv_heads, each);
-    const std::size_t lowest = std::min(each, at_least(CapacityBounds(amount, query, floor), query));
+    const std::size_t lowest = std::min(each, CapacityBounds(amount, query, floor).lowest_with(query.beside));
     return detail::of_asked(detail::apportion_by(*profile, query, mean(query), each, lowest), query);
   }
 
