@@ -36,9 +36,16 @@ struct WideRows {
   const void* rows;  // KeyTiles or ValueRows
   void (*widen)(const void* rows, std::size_t first, std::size_t count, float* wide);
   std::size_t size;
-  bool f32;                       // stored so: multiplied as exactly
-  const float* panels = nullptr;  // all of them as make_panels() leaves them, or null
+  bool f32;  // stored so: multiplied as exactly
 };
+
+// Keys of a head made ready by make_panels() for a pass that goes through many small blocks of rows.
+struct KeyPanels {
+  const float* panels;  // [entries padded to 16][panel_depth(size)], in the level's form
+  std::size_t size;
+  bool f32;  // as in WideRows
+};
+constexpr std::size_t panel_depth(std::size_t size) noexcept { return round_up(size, 32); }
 
 // For a pass that asks for probabilities or sums alone: attend_rows leaves maximum (log 2) and sum in its
 // scratch.
@@ -70,17 +77,17 @@ template <class T>
 WideRows wide(const KeyTiles<T>& keys);
 template <class T>
 WideRows wide(const ValueRows<T>& values);
-// For a caller that goes through many small blocks of rows: keys [entries padded to 16][size] as the products
-// of this level want them.
-ZEROMERGE_CPU_KERNEL void make_panels(const WideRows& keys, std::size_t entries, float* panels);
 ZEROMERGE_CPU_KERNEL void attend_rows(const PrefillRows& rows, const WideRows& keys, const WideRows& values,
                                       PrefillScratch scratch, float* out);
 ZEROMERGE_CPU_KERNEL void attend_rows_with_columns(const PrefillRows& rows, const float* weight,
                                                    ColumnStatistic statistic, const WideRows& keys,
                                                    const WideRows& values, PrefillScratch scratch, float* out,
                                                    float* column);
-ZEROMERGE_CPU_KERNEL void column_maxima(const PrefillRows& rows, const WideRows& keys, PrefillScratch scratch,
-                                        float* column);
+
+// See cpu/column_maxima.inl.
+ZEROMERGE_CPU_KERNEL void make_panels(const WideRows& keys, std::size_t entries, float* panels);
+ZEROMERGE_CPU_KERNEL void column_maxima(const PrefillRows& rows, const KeyPanels& keys,
+                                        PrefillScratch scratch, float* column);
 
 // See cpu/elementwise.inl.
 template <class T>

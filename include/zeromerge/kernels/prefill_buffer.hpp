@@ -16,6 +16,22 @@ inline std::size_t strip_rows(std::size_t entries) noexcept {
   return std::clamp<std::size_t>(kFloats / std::max<std::size_t>(entries, 1) / 8 * 8, 8, kRowBlock);
 }
 
+// A head's keys for column_maxima().
+class ReadyKeys {
+ public:
+  ReadyKeys() = default;
+  ReadyKeys(const WideRows& keys, std::size_t entries)
+      : size_(keys.size), f32_(keys.f32), panels_(round_up(entries, kTile) * panel_depth(keys.size)) {
+    make_panels(keys, entries, panels_.data());
+  }
+  KeyPanels view() const noexcept { return {panels_.data(), size_, f32_}; }
+
+ private:
+  std::size_t size_ = 0;
+  bool f32_ = false;
+  AlignedFloats panels_;
+};
+
 class PrefillBuffer {
  public:
   // Blocks of at most `rows` rows, of a head of row_size channels and `entries` entries. Strips: with column

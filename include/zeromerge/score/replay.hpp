@@ -32,13 +32,13 @@ class ReplayPass {
 
   // The work of a head is dealt to kParts items, whose maxima do not depend on threads.
   Ratings importance(const Executor& executor) const {
-    std::vector<kernels::AlignedFloats> panels(heads_.size());
-    executor(heads_.size(), [&](std::size_t h) { panels[h] = panels_of(heads_[h]); });
+    std::vector<kernels::ReadyKeys> keys(heads_.size());
+    executor(heads_.size(), [&](std::size_t h) { keys[h] = ready(heads_[h]); });
     Ratings parts(heads_.size() * kParts);
     for (std::size_t i = 0; i < parts.size(); ++i)
       parts[i].assign(kernels::round_up(heads_[i / kParts].size(), kernels::kKeyBlock), 0.0f);
     executor(parts.size(),
-             [&](std::size_t i) { replay(i / kParts, i % kParts, panels[i / kParts].data(), parts[i]); });
+             [&](std::size_t i) { replay(i / kParts, i % kParts, keys[i / kParts].view(), parts[i]); });
     Ratings all(heads_.size());
     for (std::size_t h = 0; h < heads_.size(); ++h) {
       all[h].assign(heads_[h].size(), 0.0f);
@@ -57,17 +57,13 @@ class ReplayPass {
   static constexpr std::size_t kLeastRows = 16;
   static constexpr std::size_t kMostRows = 48;
 
-  // A head's keys as the products want them.
-  static kernels::AlignedFloats panels_of(const H& head) {
-    return head.keys().visit([&](const auto& keys) {
-      const kernels::WideRows wide = kernels::wide(keys);
-      kernels::AlignedFloats panels(kernels::round_up(head.size(), kernels::kTile) * wide.size);
-      kernels::make_panels(wide, head.size(), panels.data());
-      return panels;
-    });
+  static kernels::ReadyKeys ready(const H& head) {
+    return head.keys().visit(
+        [&](const auto& keys) { return kernels::ReadyKeys(kernels::wide(keys), head.size()); });
   }
 
-  void replay(std::size_t h, std::size_t part, const float* panels, std::vector<float>& column) const {
+  void replay(std::size_t h, std::size_t part, const kernels::KeyPanels& keys,
+              std::vector<float>& column) const {
     const H& head = heads_[h];
     const std::size_t rows = queries_.tokens() * g_.group();
     const std::size_t size =
@@ -75,24 +71,20 @@ class ReplayPass {
     const std::size_t blocks = (rows + size - 1) / size;
     kernels::PrefillBuffer buffer(size, head.row_size(), head.size(), true);
     const float* bias = head.fields().mass ? head.bias() : nullptr;
-    head.keys().visit([&](const auto& keys) {
-      kernels::WideRows wide = kernels::wide(keys);
-      wide.panels = panels;
-      for (std::size_t b = part * blocks / kParts; b < (part + 1) * blocks / kParts; ++b) {
-        const std::size_t first = b * size;
-        const std::size_t count = std::min(size, rows - first);
-        for (std::size_t r = 0; r < count; ++r) {
-          const std::size_t token = (first + r) / g_.group();
-          const std::size_t query_head = h * g_.group() + (first + r) % g_.group();
-          queries_.read(token, query_head, kernels::kLog2E, buffer.query(r));
-          rope_.apply(turn_, buffer.query(r));
-          buffer.limit()[r] = head.size();
-          buffer.sink()[r] = queries_.local_sum(token, query_head);
-        }
-        kernels::column_maxima(buffer.rows(count, bias, true, g_.logit_softcap), wide, buffer.scratch(),
-                               column.data());
+    for (std::size_t b = part * blocks / kParts; b < (part + 1) * blocks / kParts; ++b) {
+      const std::size_t first = b * size;
+      const std::size_t count = std::min(size, rows - first);
+      for (std::size_t r = 0; r < count; ++r) {
+        const std::size_t token = (first + r) / g_.group();
+        const std::size_t query_head = h * g_.group() + (first + r) % g_.group();
+        queries_.read(token, query_head, kernels::kLog2E, buffer.query(r));
+        rope_.apply(turn_, buffer.query(r));
+        buffer.limit()[r] = head.size();
+        buffer.sink()[r] = queries_.local_sum(token, query_head);
       }
-    });
+      kernels::column_maxima(buffer.rows(count, bias, true, g_.logit_softcap), keys, buffer.scratch(),
+                             column.data());
+    }
   }
 
   const Geometry& g_;

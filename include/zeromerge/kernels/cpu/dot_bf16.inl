@@ -22,14 +22,6 @@ struct DotBf16 {
   static ZEROMERGE_INLINE Vec finish(Sum sum, const Factor*, std::size_t) { return sum; }
 };
 
-ZEROMERGE_INLINE __m256i to_bf16(Vec x) { return (__m256i)_mm512_cvtneps_pbh(x.v); }
-
-// to[i] = x[i] as bf16 for n elements, a multiple of 16; in place if the two begin at the same address.
-ZEROMERGE_INLINE void round_row(const float* x, std::size_t n, void* to) {
-  for (std::size_t i = 0; i < n; i += 16)
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(static_cast<char*>(to) + 2 * i), to_bf16(load(x + i)));
-}
-
 template <>
 inline void prepare<bf16>(float* rows, std::size_t stride, std::size_t count, std::size_t dims) {
   for (std::size_t r = 0; r < count; ++r) round_row(rows + r * stride, round_up(dims, 16), rows + r * stride);
@@ -55,3 +47,19 @@ inline void weighted_sum<bf16>(const float* p, std::size_t p_stride, std::size_t
                         out + g * values.row_size, g == 0 ? static_cast<const char*>(ahead) : nullptr);
   }
 }
+
+// Two rows of depth at once: words are pairs of bf16.
+struct MultiplyAddPairs {
+  static ZEROMERGE_INLINE Vec step(Vec sum, Vec x, Vec w) {
+    return {_mm512_dpbf16_ps(sum.v, (__m512bh)x.v, (__m512bh)w.v)};
+  }
+};
+
+class CoarseGemm : public Bf16Operands {
+ public:
+  void multiply(const Left& left, const float* panels, float* c, std::size_t ldc, std::size_t rows,
+                std::size_t columns, std::size_t size) const {
+    product<MultiplyAddPairs>(left.rows, left.stride, panels, panel_floats(size), c, ldc, rows, columns,
+                              (size + 1) / 2, false);
+  }
+};

@@ -15,3 +15,17 @@ struct Gemm {
     product(a.rows, a.stride, b, panel, c, ldc, rows, columns, depth, accumulate);
   }
 };
+
+// The same for logits that only rank entries, so that a level may round what it multiplies: of column_maxima.
+struct CoarseGemm {
+  // From a panel of 16 keys of `size` channels to the next, at most panel_depth(size) * 16.
+  static constexpr std::size_t panel_floats(std::size_t size) { return size * kTile; }
+
+  static Left queries(const Left& q, std::size_t, std::size_t, float*) { return q; }
+  // Of a panel [size][16], in place, with room for panel_depth(size) rows.
+  static void pack(float*, std::size_t) {}
+  void multiply(const Left& q, const float* panels, float* c, std::size_t ldc, std::size_t rows,
+                std::size_t columns, std::size_t size) const {
+    product(q.rows, q.stride, panels, panel_floats(size), c, ldc, rows, columns, size, false);
+  }
+};

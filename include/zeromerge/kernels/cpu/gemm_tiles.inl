@@ -1,11 +1,12 @@
-// Products by tiles of bf16 (AMX), as exact as prefill needs them for what is stored in 16 bits or less:
-// every number is split into two of bf16, x = high + low to 2^-17 of x, and three of the four products are
-// added up in f32:
+// Products by tiles of bf16 (AMX). Those of attention are as exact as prefill needs them for what is stored
+// in 16 bits or less: every number is split into two of bf16, x = high + low to 2^-17 of x, and three of the
+// four products are added up in f32:
 //   a b ~ high(a) high(b) + high(a) low(b) + low(a) high(b)
 // The parts take the place of the numbers:
 //   left   of 32 columns of a row: [32] high, [32] low
 //   right  of 2 rows of a panel: high, then low, each [16 columns][2 rows]
-// A depth that is no multiple of 32 is multiplied as it is.
+// A depth that is no multiple of 32 is multiplied as it is. What only scores are made of is one product of
+// numbers rounded to bf16 (bf16_rows.inl).
 
 inline constexpr std::size_t kTileDepth = 32;
 
@@ -65,11 +66,11 @@ ZEROMERGE_INLINE void load_left(const float* a, std::size_t lda) {
   tile_load<4>(a, lda * sizeof(float));
   if constexpr (R > 1) tile_load<5>(a + 16 * lda, lda * sizeof(float));
 }
+// pair: floats from two rows to the next two.
 template <int N>
-ZEROMERGE_INLINE void load_right(const float* b, std::size_t panel) {
-  constexpr std::size_t kPairOfRows = 2 * kTile * sizeof(float);
-  tile_load<6>(b, kPairOfRows);
-  if constexpr (N > 1) tile_load<7>(b + panel, kPairOfRows);
+ZEROMERGE_INLINE void load_right(const float* b, std::size_t panel, std::size_t pair) {
+  tile_load<6>(b, pair * sizeof(float));
+  if constexpr (N > 1) tile_load<7>(b + panel, pair * sizeof(float));
 }
 template <int R, int N, class Body>
 ZEROMERGE_INLINE void for_result(float* c, std::size_t ldc, const Body& body) {
@@ -89,8 +90,34 @@ ZEROMERGE_INLINE void fetch(const float* b, std::size_t panel, Count<Half>) {
       __builtin_prefetch(b + static_cast<std::size_t>(n) * panel + i * 16, 0, 3);
   }
 }
-// C (+)= A B for R row tiles and N column tiles.
+// A step of 32 of depth, in two parts a number or rounded.
 template <int R, int N>
+ZEROMERGE_INLINE void split_step(const float*& a, std::size_t lda, const float*& b, std::size_t panel) {
+  constexpr std::size_t kLow = kTile;  // floats from the high parts to the low ones
+  load_left<R>(a, lda);
+  load_right<N>(b + kLow, panel, 2 * kTile);
+  tile_dots<R, N>();
+  fetch<N>(b + N * panel, panel, Count<0>{});
+  load_right<N>(b, panel, 2 * kTile);
+  tile_dots<R, N>();
+  fetch<N>(b + N * panel, panel, Count<1>{});
+  load_left<R>(a + kLow, lda);
+  tile_dots<R, N>();
+  a += kTileDepth;
+  b += kTileDepth * kTile;
+}
+template <int R, int N>
+ZEROMERGE_INLINE void rounded_step(const float*& a, std::size_t lda, const float*& b, std::size_t panel) {
+  load_left<R>(a, lda);
+  load_right<N>(b, panel, kTile);
+  tile_dots<R, N>();
+  fetch<N>(b + N * panel, panel, Count<0>{});
+  a += kTileDepth / 2;
+  b += kTileDepth / 2 * kTile;
+}
+
+// C (+)= A B for R row tiles and N column tiles.
+template <bool Split, int R, int N>
 inline void tile_block(const float* a, std::size_t lda, const float* b, std::size_t panel, float* c,
                        std::size_t ldc, std::size_t depth, bool accumulate) {
   const std::size_t stride = ldc * sizeof(float);
@@ -100,28 +127,41 @@ inline void tile_block(const float* a, std::size_t lda, const float* b, std::siz
     else
       tile_zero<tile>();
   });
-  constexpr std::size_t kLow = kTile;  // floats from the high parts to the low ones
-  for (std::size_t k = 0; k < depth; k += kTileDepth, a += kTileDepth, b += kTileDepth * kTile) {
-    load_left<R>(a, lda);
-    load_right<N>(b + kLow, panel);
-    tile_dots<R, N>();
-    fetch<N>(b + N * panel, panel, Count<0>{});
-    load_right<N>(b, panel);
-    tile_dots<R, N>();
-    fetch<N>(b + N * panel, panel, Count<1>{});
-    load_left<R>(a + kLow, lda);
-    tile_dots<R, N>();
+  for (std::size_t k = 0; k < depth; k += kTileDepth) {
+    if constexpr (Split)
+      split_step<R, N>(a, lda, b, panel);
+    else
+      rounded_step<R, N>(a, lda, b, panel);
   }
   for_result<R, N>(c, ldc, [&](auto tile, float* at) { tile_store<tile>(at, stride); });
 }
 
-template <int R>
+template <bool Split, int R>
 inline void tile_rows(const float* a, std::size_t lda, const float* b, std::size_t panel, float* c,
                       std::size_t ldc, std::size_t columns, std::size_t depth, bool accumulate) {
   std::size_t n = 0;
   for (; n + 32 <= columns; n += 32)
-    tile_block<R, 2>(a, lda, b + n / 16 * panel, panel, c + n, ldc, depth, accumulate);
-  if (n < columns) tile_block<R, 1>(a, lda, b + n / 16 * panel, panel, c + n, ldc, depth, accumulate);
+    tile_block<Split, R, 2>(a, lda, b + n / 16 * panel, panel, c + n, ldc, depth, accumulate);
+  if (n < columns) tile_block<Split, R, 1>(a, lda, b + n / 16 * panel, panel, c + n, ldc, depth, accumulate);
+}
+
+// depth: a multiple of 32.
+template <bool Split>
+inline void tile_product(const Left& left, const float* b, std::size_t panel, float* c, std::size_t ldc,
+                         std::size_t rows, std::size_t columns, std::size_t depth, bool accumulate) {
+  const float* a = left.rows;
+  const std::size_t lda = left.stride;
+  std::size_t r = 0;
+  for (; r + 32 <= rows; r += 32)
+    tile_rows<Split, 2>(a + r * lda, lda, b, panel, c + r * ldc, ldc, columns, depth, accumulate);
+  if (r + 16 <= rows) {
+    tile_rows<Split, 1>(a + r * lda, lda, b, panel, c + r * ldc, ldc, columns, depth, accumulate);
+    r += 16;
+  }
+  if (r == rows) return;
+  TileShape(rows - r).use();
+  tile_rows<Split, 1>(a + r * lda, lda, b, panel, c + r * ldc, ldc, columns, depth, accumulate);
+  TileShape(16).use();
 }
 
 // The nearest bf16 of each number, as f32.
@@ -140,17 +180,24 @@ ZEROMERGE_INLINE void store_row(Vec first, Vec second, float* to) {
   std::memcpy(to, &both, sizeof both);
 }
 
-// See gemm_plain.inl.
-struct Gemm {
-  static constexpr std::size_t kRowStep = 16;
-
-  Gemm() {
+// For the time of some products.
+class TilesInUse {
+ public:
+  TilesInUse() {
     before_.save();
     TileShape(16).use();
   }
-  ~Gemm() { before_.use(); }
-  Gemm(const Gemm&) = delete;
-  Gemm& operator=(const Gemm&) = delete;
+  ~TilesInUse() { before_.use(); }
+  TilesInUse(const TilesInUse&) = delete;
+  TilesInUse& operator=(const TilesInUse&) = delete;
+
+ private:
+  TileShape before_;
+};
+
+// See gemm_plain.inl.
+struct Gemm {
+  static constexpr std::size_t kRowStep = 16;
 
   Left queries(Left q, std::size_t rows, std::size_t depth, float* space) const {
     if (depth % kTileDepth != 0) return q;
@@ -184,24 +231,12 @@ struct Gemm {
   }
   void multiply(const Left& left, const float* b, std::size_t panel, float* c, std::size_t ldc,
                 std::size_t rows, std::size_t columns, std::size_t depth, bool accumulate) const {
-    const float* a = left.rows;
-    const std::size_t lda = left.stride;
     if (depth % kTileDepth != 0) {
       if (panel < round_up(depth, kTileDepth) * kTile)
-        return product(a, lda, b, panel, c, ldc, rows, columns, depth, accumulate);
+        return product(left.rows, left.stride, b, panel, c, ldc, rows, columns, depth, accumulate);
       depth = round_up(depth, kTileDepth);
     }
-    std::size_t r = 0;
-    for (; r + 32 <= rows; r += 32)
-      tile_rows<2>(a + r * lda, lda, b, panel, c + r * ldc, ldc, columns, depth, accumulate);
-    if (r + 16 <= rows) {
-      tile_rows<1>(a + r * lda, lda, b, panel, c + r * ldc, ldc, columns, depth, accumulate);
-      r += 16;
-    }
-    if (r == rows) return;
-    TileShape(rows - r).use();
-    tile_rows<1>(a + r * lda, lda, b, panel, c + r * ldc, ldc, columns, depth, accumulate);
-    TileShape(16).use();
+    tile_product<true>(left, b, panel, c, ldc, rows, columns, depth, accumulate);
   }
 
  private:
@@ -216,5 +251,16 @@ struct Gemm {
     }
   }
 
-  TileShape before_;
+  TilesInUse tiles_;
+};
+
+class CoarseGemm : public Bf16Operands {
+ public:
+  void multiply(const Left& left, const float* panels, float* c, std::size_t ldc, std::size_t rows,
+                std::size_t columns, std::size_t size) const {
+    tile_product<false>(left, panels, panel_floats(size), c, ldc, rows, columns, panel_depth(size), false);
+  }
+
+ private:
+  TilesInUse tiles_;
 };

@@ -33,7 +33,10 @@ namespace portable {
 #include "zeromerge/kernels/cpu/gemm_plain.inl"
 #include "zeromerge/kernels/cpu/widen.inl"
 //
+#include "zeromerge/kernels/cpu/block_logits.inl"
 #include "zeromerge/kernels/cpu/prefill.inl"
+//
+#include "zeromerge/kernels/cpu/column_maxima.inl"
 }  // namespace portable
 
 #if defined(__x86_64__)
@@ -59,7 +62,10 @@ namespace avx2 {
 #include "zeromerge/kernels/cpu/gemm_plain.inl"
 #include "zeromerge/kernels/cpu/widen.inl"
 //
+#include "zeromerge/kernels/cpu/block_logits.inl"
 #include "zeromerge/kernels/cpu/prefill.inl"
+//
+#include "zeromerge/kernels/cpu/column_maxima.inl"
 }  // namespace avx2
 ZEROMERGE_REGION_END
 
@@ -85,7 +91,10 @@ namespace avx512 {
 #include "zeromerge/kernels/cpu/gemm_plain.inl"
 #include "zeromerge/kernels/cpu/widen.inl"
 //
+#include "zeromerge/kernels/cpu/block_logits.inl"
 #include "zeromerge/kernels/cpu/prefill.inl"
+//
+#include "zeromerge/kernels/cpu/column_maxima.inl"
 }  // namespace avx512
 ZEROMERGE_REGION_END
 
@@ -115,7 +124,13 @@ namespace avx512bf16 {
 #include "zeromerge/kernels/cpu/softcap.inl"
 //
 #include "zeromerge/kernels/cpu/decode.inl"
+#include "zeromerge/kernels/cpu/gemm.inl"
+//
+#include "zeromerge/kernels/cpu/bf16_rows.inl"
+#include "zeromerge/kernels/cpu/block_logits.inl"
 #include "zeromerge/kernels/cpu/dot_bf16.inl"
+//
+#include "zeromerge/kernels/cpu/column_maxima.inl"
 }  // namespace avx512bf16
 ZEROMERGE_REGION_END
 
@@ -127,10 +142,16 @@ namespace amx {
 #include "zeromerge/kernels/cpu/products.inl"
 //
 #include "zeromerge/kernels/cpu/gemm.inl"
+//
+#include "zeromerge/kernels/cpu/bf16_rows.inl"
+//
 #include "zeromerge/kernels/cpu/gemm_tiles.inl"
 #include "zeromerge/kernels/cpu/softcap.inl"
 //
+#include "zeromerge/kernels/cpu/block_logits.inl"
 #include "zeromerge/kernels/cpu/prefill.inl"
+//
+#include "zeromerge/kernels/cpu/column_maxima.inl"
 }  // namespace amx
 ZEROMERGE_REGION_END
 
@@ -154,8 +175,13 @@ ZEROMERGE_REGION_END
 #define ZEROMERGE_DISPATCH_ROWS(f32, ...)                   \
   if (isa() >= Isa::amx && !(f32)) return amx::__VA_ARGS__; \
   ZEROMERGE_DISPATCH(__VA_ARGS__)
+// Many rows at once where rounding to bf16 does no harm.
+#define ZEROMERGE_DISPATCH_COARSE(f32, ...)                               \
+  if (isa() == Isa::avx512bf16 && !(f32)) return avx512bf16::__VA_ARGS__; \
+  ZEROMERGE_DISPATCH_ROWS(f32, __VA_ARGS__)
 #else
 #define ZEROMERGE_DISPATCH(...) return portable::__VA_ARGS__;
+#define ZEROMERGE_DISPATCH_COARSE(f32, ...) return portable::__VA_ARGS__;
 #define ZEROMERGE_DISPATCH_ROWS(f32, ...) return portable::__VA_ARGS__;
 #define ZEROMERGE_DISPATCH_TYPE(T, ...) return portable::__VA_ARGS__;
 #endif
@@ -196,9 +222,6 @@ WideRows wide(const ValueRows<T>& values) {
   const auto widen = [] { ZEROMERGE_DISPATCH(widen_any_values<T>); };
   return {&values, widen(), values.row_size, std::is_same_v<T, float>};
 }
-ZEROMERGE_CPU_KERNEL void make_panels(const WideRows& keys, std::size_t entries, float* panels) {
-  ZEROMERGE_DISPATCH_ROWS(keys.f32, make_panels(keys, entries, panels));
-}
 ZEROMERGE_CPU_KERNEL void attend_rows(const PrefillRows& rows, const WideRows& keys, const WideRows& values,
                                       PrefillScratch scratch, float* out) {
   ZEROMERGE_DISPATCH_ROWS(keys.f32 || values.f32, attend_rows(rows, keys, values, scratch, out));
@@ -210,9 +233,14 @@ ZEROMERGE_CPU_KERNEL void attend_rows_with_columns(const PrefillRows& rows, cons
   ZEROMERGE_DISPATCH_ROWS(keys.f32 || values.f32, attend_rows_with_columns(rows, weight, statistic, keys,
                                                                            values, scratch, out, column));
 }
-ZEROMERGE_CPU_KERNEL void column_maxima(const PrefillRows& rows, const WideRows& keys, PrefillScratch scratch,
-                                        float* column) {
-  ZEROMERGE_DISPATCH_ROWS(keys.f32, column_maxima(rows, keys, scratch, column));
+
+// See cpu/column_maxima.inl.
+ZEROMERGE_CPU_KERNEL void make_panels(const WideRows& keys, std::size_t entries, float* panels) {
+  ZEROMERGE_DISPATCH_COARSE(keys.f32, make_panels(keys, entries, panels));
+}
+ZEROMERGE_CPU_KERNEL void column_maxima(const PrefillRows& rows, const KeyPanels& keys,
+                                        PrefillScratch scratch, float* column) {
+  ZEROMERGE_DISPATCH_COARSE(keys.f32, column_maxima(rows, keys, scratch, column));
 }
 
 // See cpu/elementwise.inl.
@@ -269,6 +297,7 @@ ZEROMERGE_CPU_KERNEL void decode_q4_value(const unsigned char* tile, std::size_t
 }
 
 #undef ZEROMERGE_DISPATCH
+#undef ZEROMERGE_DISPATCH_COARSE
 #undef ZEROMERGE_DISPATCH_ROWS
 #undef ZEROMERGE_DISPATCH_TYPE
 

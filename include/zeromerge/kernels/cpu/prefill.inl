@@ -9,41 +9,16 @@ inline std::size_t finished(const PrefillRows& rows, std::size_t first) {
   return r;
 }
 
-inline void panels_of(const Gemm& gemm, const WideRows& keys, std::size_t first, std::size_t columns,
-                      float* panels) {
-  keys.widen(keys.rows, first, columns / kTile, panels);
-  gemm.right(panels, columns / kTile, keys.size * kTile, keys.size);
-}
-inline void make_panels(const WideRows& keys, std::size_t entries, float* panels) {
-  const Gemm gemm;
-  for (std::size_t first = 0; first < entries; first += kKeyBlock)
-    panels_of(gemm, keys, first, round_up(std::min(kKeyBlock, entries - first), kTile),
-              panels + first * keys.size);
-}
-
 // s[r][0 .. columns) for the key block at `first` and the rows from `from` on: dot products in units of log
 // 2, soft-capped, biased, masked beyond the row's limit. q: all rows' queries as the products want them.
 inline void block_logits(const Gemm& gemm, const PrefillRows& rows, const Left& q, std::size_t from,
                          const WideRows& keys, std::size_t first, std::size_t columns, float* wide, float* s,
                          std::size_t stride) {
-  const float* panels = wide;
-  if (keys.panels != nullptr)
-    panels = keys.panels + first * keys.size;
-  else
-    panels_of(gemm, keys, first, columns, wide);
-  gemm.multiply(q.from(from), panels, keys.size * kTile, s + from * stride, stride, rows.count - from,
-                columns, keys.size, false);
-  for (std::size_t r = from; r < rows.count; ++r) {
-    float* row = s + r * stride;
-    if (rows.softcap > 0.0f)
-      for (std::size_t j = 0; j < columns; j += 16)
-        store(row + j, capped(load(row + j), set1(rows.softcap * kLog2E)));
-    if (rows.bias != nullptr)
-      for (std::size_t j = 0; j < columns; j += 16)
-        store(row + j, fma(load(rows.bias + first + j), set1(kLog2E), load(row + j)));
-    const std::size_t limit = rows.limit[r] > first ? rows.limit[r] - first : 0;
-    for (std::size_t j = limit; j < columns; ++j) row[j] = kMasked;
-  }
+  keys.widen(keys.rows, first, columns / kTile, wide);
+  gemm.right(wide, columns / kTile, keys.size * kTile, keys.size);
+  gemm.multiply(q.from(from), wide, keys.size * kTile, s + from * stride, stride, rows.count - from, columns,
+                keys.size, false);
+  finish_logits(rows, from, first, columns, s, stride);
 }
 
 // In place 2^(x - maximum) of `columns` numbers, a multiple of 16; the sum.
@@ -182,78 +157,4 @@ inline void attend_rows_with_columns(const PrefillRows& rows, const float* weigh
     add_values(gemm, rows, from, values, first, n, s.wide, s.strip + first, s.strip_stride, s.logits, out);
   }
   for (std::size_t r = 0; r < rows.count; ++r) scale_row(out + r * row_size, row_size, s.sum[r]);
-}
-
-// Of a block of logits [rows][kKeyBlock], `columns` of each row, a multiple of 16: the largest in each of 16
-// lanes, and the sums of 2^(x - shift[r]) in each. lanes: [rows][16], what earlier blocks left.
-inline void raise_lanes(const float* s, std::size_t rows, std::size_t columns, float* lanes) {
-  for (std::size_t r = 0; r < rows; ++r) {
-    Vec top = load(lanes + r * 16);
-    for (std::size_t j = 0; j < columns; j += 16) top = max(top, load(s + r * kKeyBlock + j));
-    store(lanes + r * 16, top);
-  }
-}
-inline void add_exponentials(const float* s, std::size_t rows, std::size_t columns, const float* shift,
-                             float* lanes) {
-  for (std::size_t r = 0; r < rows; ++r) {
-    const Vec by = set1(shift[r]);
-    Vec sum = load(lanes + r * 16);
-    for (std::size_t j = 0; j < columns; j += 16) sum = add(sum, exp2(sub(load(s + r * kKeyBlock + j), by)));
-    store(lanes + r * 16, sum);
-  }
-}
-
-// column[j] becomes the largest of itself and 2^(s[r][j] - shift[r]), for N vectors of columns of a block.
-template <std::size_t N>
-ZEROMERGE_INLINE void largest_differences(const float* s, std::size_t rows, const float* shift,
-                                          float* column) {
-  Vec top[N];
-  ZEROMERGE_UNROLL
-  for (std::size_t i = 0; i < N; ++i) top[i] = set1(kMasked);
-  for (std::size_t r = 0; r < rows; ++r) {
-    const Vec x = set1(shift[r]);
-    ZEROMERGE_UNROLL
-    for (std::size_t i = 0; i < N; ++i) top[i] = max(top[i], sub(load(s + r * kKeyBlock + 16 * i), x));
-  }
-  ZEROMERGE_UNROLL
-  for (std::size_t i = 0; i < N; ++i) store(column + 16 * i, max(load(column + 16 * i), exp2(top[i])));
-}
-
-// Of rows that all see the same entries, what each column gets at most, and no outputs: column[j] becomes the
-// largest of itself and probability[r][j]. Only sums need an exponential of every logit; of a column the
-// largest difference to its row's log-sum-exp does. s.strip: the logits block by block, [entries padded to
-// kKeyBlock / kKeyBlock][count][kKeyBlock], so that a block lies in few pages.
-inline void column_maxima(const PrefillRows& rows, const WideRows& keys, PrefillScratch s, float* column) {
-  const std::size_t columns = round_up(rows.limit[0], kTile);
-  const std::size_t count = rows.count;
-  float* lanes = s.logits;
-  const Gemm gemm;
-  const Left q = gemm.queries({rows.q, rows.q_stride}, count, keys.size, s.rows);
-  const auto blocks = [&](const auto& work) {
-    for (std::size_t first = 0; first < columns; first += kKeyBlock)
-      work(first, std::min(kKeyBlock, columns - first), s.strip + first * count);
-  };
-  for (std::size_t r = 0; r < count; ++r)
-    store(lanes + r * 16, set1(rows.sink != nullptr ? rows.sink[r] : kMasked));
-  blocks([&](std::size_t first, std::size_t width, float* block) {
-    block_logits(gemm, rows, q, 0, keys, first, width, s.wide, block, kKeyBlock);
-    raise_lanes(block, count, width, lanes);
-  });
-  for (std::size_t r = 0; r < count; ++r) {
-    s.maximum[r] = reduce_max(load(lanes + r * 16));
-    store(lanes + r * 16, zero());
-  }
-  blocks([&](std::size_t, std::size_t width, float* block) {
-    add_exponentials(block, count, width, s.maximum, lanes);
-  });
-  for (std::size_t r = 0; r < count; ++r) {
-    const float sum = reduce_add(load(lanes + r * 16)) +
-                      (rows.sink != nullptr ? std::exp2(rows.sink[r] - s.maximum[r]) : 0.0f);
-    s.sum[r] = s.maximum[r] + std::log2(sum);
-  }
-  blocks([&](std::size_t first, std::size_t width, float* block) {
-    if (width == kKeyBlock) return largest_differences<kKeyBlock / 16>(block, count, s.sum, column + first);
-    for (std::size_t j = 0; j < width; j += 16)
-      largest_differences<1>(block + j, count, s.sum, column + first + j);
-  });
 }
