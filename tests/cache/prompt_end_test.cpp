@@ -152,14 +152,18 @@ TEST(PromptEnd, FittedValuesAreTheRegressionsOwn) {
   const PromptView<Head<float>> view{kGeometry, {}, kTokens, queries, &rope, nullptr, executor, {}};
   const ReferenceQueries<Head<float>> references(view, 32, RefitParams{}.reach);
   const ValueRefit<Head<float>> refit({.references = 32, .ridge = 0.2f}, references);
+  std::vector<Head<float>> all, kept;
   for (std::size_t h = 0; h < 2; ++h) {
-    Head<float> expected = copied(plain.layer(0).head(h));
-    refit.fit(h, copied(full.layer(0).head(h)), expected);
+    all.push_back(copied(full.layer(0).head(h)));
+    kept.push_back(copied(plain.layer(0).head(h)));
+  }
+  refit.fit(all, kept, threads(3));
+  for (std::size_t h = 0; h < 2; ++h) {
     std::vector<float> a(64), b(64), before(64);
     bool changed = false;
     for (std::size_t j = 0; j < 40; ++j) {
       fitted.layer(0).head(h).read_value(j, a.data());
-      expected.read_value(j, b.data());
+      kept[h].read_value(j, b.data());
       plain.layer(0).head(h).read_value(j, before.data());
       ASSERT_TRUE(test::same_bits(a, b)) << "head " << h << " entry " << j;
       changed = changed || a != before;

@@ -122,7 +122,7 @@ Fit judge(const Layer<T>& layer, const Head<T>& before, const Head<T>& after, do
 template <class H>
 void refit(const RefitParams& params, const PromptView<H>& view, const H& all, H& kept) {
   const ReferenceQueries<H> references(view, params.references, params.reach);
-  ValueRefit<H>(params, references).fit(0, all, kept);
+  ValueRefit<H>(params, references).fit({&all, 1}, {&kept, 1}, view.executor);
 }
 
 template <class T>

@@ -226,10 +226,7 @@ void end_prompt(const PromptLayer<P, H>& layer, std::span<const Division> divisi
     if (H& head = layer.heads[h]; head.packs_late())
       head.settle(head.size(), loose_rows(layer.states[h].division));
   if (!references) return;
-  const ValueRefit<H> values(refit, *references);
-  view.executor(layer.heads.size(), [&](std::size_t h) {
-    if (before[h].size() != 0) values.fit(h, before[h], layer.heads[h]);
-  });
+  ValueRefit<H>(refit, *references).fit(before, layer.heads, view.executor);
 }
 
 }  // namespace detail

@@ -41,10 +41,15 @@ class ReferenceQueries {
     rope_.apply(turns_[row / g_.group()], out);
   }
 
+  // One of `of` shares of the rows, for one thread of several.
+  struct Share {
+    std::size_t number = 0, of = 1;
+  };
+
   // Calls take(row, output) for every reference row over the entries of `head`, which is of kv head h.
   template <class Take>
-  void attend(std::size_t h, const H& head, const Take& take) const {
-    blocks(h, head, kernels::kRowBlock, false,
+  void attend(std::size_t h, const H& head, const Take& take, Share share = {}) const {
+    blocks(h, head, kernels::kRowBlock, false, share,
            [&](auto& buffer, std::size_t first, std::size_t count, const kernels::PrefillRows& rows,
                const auto& k, const auto& v) {
              kernels::attend_rows(rows, k, v, buffer.scratch(), buffer.out());
@@ -77,13 +82,16 @@ class ReferenceQueries {
 
   // Calls work(buffer, first, count, rows, keys, values) for blocks of reference rows.
   template <class Work>
-  void blocks(std::size_t h, const H& head, std::size_t size, bool strips, const Work& work) const {
+  void blocks(std::size_t h, const H& head, std::size_t size, bool strips, Share share,
+              const Work& work) const {
     kernels::PrefillBuffer buffer(size, head.row_size(), head.size(), strips);
     const float* bias = head.fields().mass ? head.bias() : nullptr;
     head.keys().visit([&](const auto& keys) {
       head.values().visit([&](const auto& values) {
         const kernels::WideRows k = kernels::wide(keys), v = kernels::wide(values);
-        for (std::size_t first = 0; first < rows(); first += size) {
+        const std::size_t all = (rows() + size - 1) / size;
+        for (std::size_t b = share.number * all / share.of; b < (share.number + 1) * all / share.of; ++b) {
+          const std::size_t first = b * size;
           const std::size_t count = std::min(size, rows() - first);
           stack(h, first, count, head.size(), buffer);
           work(buffer, first, count, buffer.rows(count, bias, sinks_ != nullptr, g_.logit_softcap), k, v);

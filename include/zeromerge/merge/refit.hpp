@@ -10,8 +10,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <span>
 #include <vector>
 
+#include "zeromerge/core/parallel.hpp"
 #include "zeromerge/merge/reference_queries.hpp"
 #include "zeromerge/merge/ridge.hpp"
 
@@ -30,15 +32,34 @@ class ValueRefit {
   ValueRefit(const RefitParams& params, const ReferenceQueries<H>& references)
       : params_(params), references_(references) {}
 
-  // Fits the values of `kept`, which holds some of the entries of `all`, both of kv head h.
-  void fit(std::size_t h, const H& all, H& kept) const {
-    const std::size_t rows = references_.rows();
-    if (rows == 0 || kept.size() == 0) return;
-    const std::size_t dim = references_.geometry().head_dim;
-    RowMatrix p(kept.size(), rows), e(dim, rows);
-    references_.attend(h, all, [&](std::size_t r, const float* out) {
-      for (std::size_t d = 0; d < dim; ++d) e.row(d)[r] = out[d];
+  // Fits the values of all heads of `kept`, which hold some of the entries of `before`; of those that are
+  // empty there, none. `before` is over all entries of a layer.
+  void fit(std::span<const H> before, std::span<H> kept, const Executor& executor) const {
+    if (references_.rows() == 0) return;
+    std::vector<RowMatrix> outputs;
+    for (const H& head : before)
+      outputs.emplace_back(head.size() == 0 ? 0 : references_.geometry().head_dim, references_.rows());
+    executor(before.size() * kShares, [&](std::size_t i) {
+      RowMatrix& out = outputs[i / kShares];
+      if (out.rows == 0) return;
+      references_.attend(i / kShares, before[i / kShares],
+                         [&](std::size_t r, const float* row) {
+                           for (std::size_t d = 0; d < out.rows; ++d) out.row(d)[r] = row[d];
+                         },
+                         {i % kShares, kShares});
     });
+    executor(before.size(), [&](std::size_t h) {
+      if (outputs[h].rows != 0 && kept[h].size() != 0) fit(h, kept[h], outputs[h]);
+    });
+  }
+
+ private:
+  static constexpr std::size_t kShares = 4;
+
+  // e: [head_dim][rows], what attention over all entries gave; is used up.
+  void fit(std::size_t h, H& kept, RowMatrix& e) const {
+    const std::size_t dim = e.rows;
+    RowMatrix p(kept.size(), e.columns);
     attend_kept(h, kept, p, e);
     const RowMatrix x = ridge_regression(p, e, params_.ridge);
     if (x.rows == 0) return;
@@ -51,13 +72,12 @@ class ValueRefit {
     }
   }
 
- private:
   // p[entry][row] becomes the probability, and e[channel][row] loses what the kept values give.
   void attend_kept(std::size_t h, const H& kept, RowMatrix& p, RowMatrix& e) const {
     const std::size_t size = kernels::strip_rows(kept.size());
     std::vector<float> column(kernels::round_up(kept.size(), kernels::kKeyBlock));
     const std::vector<float> weight(size, 1.0f);
-    references_.blocks(h, kept, size, true,
+    references_.blocks(h, kept, size, true, {},
                        [&](auto& buffer, std::size_t first, std::size_t count,
                            const kernels::PrefillRows& rows, const auto& k, const auto& v) {
                          const kernels::PrefillScratch s = buffer.scratch();
