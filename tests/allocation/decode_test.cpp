@@ -5,8 +5,11 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
+#include <memory>
 #include <new>
 #include <string>
+#include <utility>
 
 #include "support/sequence.hpp"
 
@@ -69,7 +72,9 @@ void expect_no_allocation(const std::string& spec, const Executor& executor) {
   SCOPED_TRACE(spec);
   const Geometry g{.layers = 2, .query_heads = 6, .kv_heads = 2, .head_dim = 64};
   const test::Tokens t(g, 700, 3);
-  auto cache = make_cache(spec, g, {.executor = executor});
+  CacheOptions options{.executor = executor};
+  options.rope = std::make_shared<Rope>(RopeParams{.dims = g.head_dim}, g.head_dim);
+  auto cache = make_cache(spec, g, std::move(options));
   std::vector<float> out(g.query_heads * g.head_dim);
   const OutView to = out_rows(out.data(), 1, g.query_heads, g.head_dim);
   const auto decode = [&](std::size_t token) {
@@ -99,8 +104,12 @@ TEST(DecodeStep, AllocatesNothingAtItsBudget) {
 }
 
 TEST(DecodeStep, AllocatesNothingWithAnyPolicy) {
-  for (const char* settings : {"merge=drop", "importance=mean", "heads=adaptive", "reference=1"})
+  for (const char* settings : {"merge=drop", "importance=mean", "heads=adaptive", "reference=1",
+                               "merge=nearest", "merge=nearest,evict=16", "replay=50%,hold=30"})
     expect_no_allocation("zeromerge:budget=200," + std::string(settings), serial());
+  for (const char* preset : {"streaming", "keydiff", "best", "best:storage=f16,hold=30"})
+    expect_no_allocation(std::string(preset) + (std::strchr(preset, ':') ? "," : ":") + "budget=200",
+                         serial());
 }
 
 TEST(DecodeStep, AllocatesNothingWithThreads) {

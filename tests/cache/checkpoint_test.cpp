@@ -56,7 +56,9 @@ INSTANTIATE_TEST_SUITE_P(
                     "zeromerge:budget=40,residual=3,storage=f16", "zeromerge:budget=40,residual=3,storage=q8",
                     "zeromerge:budget=40,residual=3,storage=q4", "zeromerge:budget=40,keys=q4,values=f16",
                     "zeromerge:budget=40,storage=f32,reference=1", "h2o:budget=40,storage=f16",
-                    "h2o:budget=40,storage=q8", "h2o:budget=40,storage=q4"),
+                    "h2o:budget=40,storage=q8", "h2o:budget=40,storage=q4", "best:budget=40",
+                    "best:budget=40,storage=f16,hold=8", "keydiff:budget=40", "adakv:budget=40",
+                    "zeromerge:budget=40,merge=nearest,evict=16"),
     [](const auto& test) {
       std::string name = test.param;
       for (char& c : name)

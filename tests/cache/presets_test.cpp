@@ -124,6 +124,7 @@ TEST(Presets, BadTextsAreRefusedWithWhatIsValid) {
   expect_refusal("zeromerge:evict=0", "evict=0 must be a number");
   expect_refusal("zeromerge:window=50%,far=50%", "far is the second score of whole prompts");
   expect_refusal("keydiff:norm=1", "keydiff's cosines may be negative");
+  expect_refusal("h2o:norm=1", "norm=1 multiplies a score of whole prompts and none is chosen");
   expect_refusal("streaming:tail=5", "streaming knows budget, sinks, least");
   expect_refusal("streaming:budget=5", "5 entries per head are too few");
 }

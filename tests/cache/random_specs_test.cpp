@@ -14,6 +14,7 @@
 #include "support/isa.hpp"
 #include "support/rounding.hpp"
 #include "support/sequence.hpp"
+#include "support/temporary_file.hpp"
 
 namespace zeromerge {
 namespace {
@@ -29,14 +30,25 @@ std::string one_of(Random& random, const char* const (&texts)[N]) {
   return texts[random.next() % N];
 }
 
-// Every part of a policy at random.
-std::string random_spec(Random& random) {
+// Every part of a policy at random. profile: the path of one.
+std::string random_spec(Random& random, const std::string& profile) {
   std::string spec = "zeromerge:budget=60,tail=12,sinks=3,alpha=0.6";
   spec += one_of(random, {",storage=f32", ",storage=f32", ",storage=q4"});
-  spec += one_of(random, {"", ",heads=adaptive", ",heads=two-stage", ",heads=global", ",heads=pyramid",
-                          ",heads=two-stage,first=60%", ",heads=error,error=0.2"});
-  spec += one_of(random, {"", ",replay=100%", ",window=50%", ",far=80%", ",defensive=100%", ",expected=100%",
-                          ",keydiff=100%", ",keydiff=40%"});
+  const bool two_stage = random.uniform() < 0.2;
+  spec += two_stage ? ",heads=two-stage"
+                    : one_of(random, {"", ",heads=adaptive", ",heads=global", ",heads=pyramid",
+                                      ",heads=two-stage,first=60%", ",heads=error,error=0.2"});
+  if (two_stage && random.uniform() < 0.5) spec += ",profile=" + profile;
+  if (spec.find("heads=") == std::string::npos && random.uniform() < 0.2) spec += ",profile=" + profile;
+  const bool by_attention = random.uniform() < 0.6;
+  spec += by_attention ? one_of(random, {",replay=100%", ",replay=60%", ",window=50%", ",far=80%",
+                                         ",defensive=100%", ",expected=100%"})
+                       : one_of(random, {"", ",keydiff=100%", ",keydiff=40%"});
+  if (by_attention) spec += one_of(random, {"", "", ",norm=1"});
+  spec += one_of(random, {"", "", ",hold=7", ",hold=40"});
+  spec += one_of(random, {"", ",local=20", ",local=10%"});
+  spec += one_of(random, {"", ",rounding=queries"});
+  spec += one_of(random, {"", ",precise=20%"});
   spec += one_of(random, {",merge=drop", ",merge=nearest", ",residual=1", ",residual=4,groups=clusters",
                           ",residual=20%,update=sum", ",residual=3,metric=l2"});
   spec += one_of(random, {"", ",evict=5", ",evict=16"});
@@ -75,7 +87,7 @@ class RandomUse {
       : random_(random),
         by_error_(spec.find("heads=error") != std::string::npos),
         q4_(spec.find("q4") != std::string::npos) {
-    uniform_ = spec.find("heads=") == std::string::npos;
+    uniform_ = spec.find("heads=") == std::string::npos && spec.find("profile=") == std::string::npos;
     tolerance_ = q4_ ? 5e-3 : 1e-4;
     CacheOptions options;
     options.rope = std::make_shared<Rope>(RopeParams{.dims = kDim}, kDim);
@@ -160,9 +172,10 @@ class RandomUse {
 TEST(RandomSpecs, StayWithinTheBudgetAndAnswerByWhatTheyHold) {
   // Levels above round queries to 8 bits where storage is packed, which storage_test.cpp measures.
   const test::IsaScope exact(std::min(isa(), Isa::avx512));
+  const test::TemporaryFile profile("zeromerge-profile 1 layers 2 kv_heads 2 budget 0.05 1 3 2 2");
   Random random(1);
-  for (int i = 0; i < 40; ++i) {
-    const std::string spec = random_spec(random);
+  for (int i = 0; i < 45; ++i) {
+    const std::string spec = random_spec(random, profile.path());
     SCOPED_TRACE("use " + std::to_string(i) + ": " + spec);
     RandomUse(spec, random).run();
     if (HasFailure()) return;

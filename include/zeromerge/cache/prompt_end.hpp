@@ -145,7 +145,8 @@ std::vector<H> fit_heads(const PromptLayer<P, H>& layer, std::span<const Divisio
 }
 
 // For a budget with an error in mind: the least capacity of each head whose output over reference queries
-// stays within it, by bisection; empty if there are no queries to ask.
+// stays within it as it will be stored, by bisection; empty if there are no queries to ask. What 4 bits alone
+// do may be more than the bound: then all entries stay.
 template <class P, class H>
 std::vector<std::size_t> capacities_within(const PromptLayer<P, H>& layer, const Ratings& by_prompt,
                                            std::size_t needed) {
@@ -165,6 +166,7 @@ std::vector<std::size_t> capacities_within(const PromptLayer<P, H>& layer, const
       H kept = head.sibling(&scratch);
       kept.fit(capacity + 1);
       compress(layer.policy, head, state, kept, layer.view.tokens, ratings);
+      if (kept.packs_late()) kept.settle(kept.size(), loose_rows(state.division));
       return references.error(h, outputs, kept) <= error;
     };
     std::size_t low = std::min(needed, head.size());

@@ -87,6 +87,9 @@ inline void read_prompt_score(const Spec& spec, AnyZeroMerge& policy) {
   read("expected", ExpectedAttention{});
   read("keydiff", KeyDiff{});
   policy.prompt_score.by_value_norm = spec.choice("norm", {"0", "1"}, 0) == 1;
+  if (policy.prompt_score.by_value_norm && std::holds_alternative<NoPromptScore>(policy.prompt_score.choice))
+    fail("policy '", spec.text(),
+         "': norm=1 multiplies a score of whole prompts and none is chosen; add one, as in window=50%");
   if (policy.prompt_score.by_value_norm && policy.prompt_score.rates_in_decode())
     fail("policy '", spec.text(),
          "': norm= is for shares of attention, keydiff's cosines may be negative; leave it out");
