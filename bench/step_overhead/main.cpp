@@ -19,13 +19,14 @@ struct Options : CommonOptions {
                                        "zeromerge:reference=1",
                                        "zeromerge:storage=bf16",
                                        "zeromerge:storage=q8",
-                                       "zeromerge:storage=q4"};
+                                       "zeromerge:storage=q4",
+                                       "best"};
   std::vector<std::string> states = {"warm", "cold"};
 };
 
 std::string stored_type(const std::string& policy) {
-  const zeromerge::Spec spec(policy);
-  return spec.word("storage", spec.word("reference", "0") == std::string("1") ? "f32" : "f16");
+  return zeromerge::detail::with_named_policy(
+      policy, [](const auto& chosen) { return std::string(zeromerge::storage_name(chosen.key_type)); });
 }
 
 // All policies at one budget.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "support/pool.hpp"
 
@@ -13,6 +14,8 @@ using zeromerge::rows;
 constexpr std::size_t kNumbers = 1 << 16;  // different ones, used again and again
 // A full turn of what fills up only while decoding: a group of 32 entries that 4 bits pack together.
 constexpr std::size_t kSettling = 40;
+// Tokens at a prompt's end that come with their queries, for policies that ask them.
+constexpr std::size_t kAsked = 32;
 
 }  // namespace
 
@@ -71,11 +74,20 @@ std::size_t Steps::make(const std::string& spec, std::size_t budget, std::size_t
   g.query_heads = query_heads;
   g.kv_heads = kv_heads;
   g.head_dim = dim;
-  cache_ = zeromerge::make_cache(spec, g, {.executor = executor_of(threads)});
+  zeromerge::CacheOptions options{.executor = executor_of(threads)};
+  options.rope = std::make_shared<zeromerge::Rope>(zeromerge::RopeParams{.dims = dim}, dim);
+  cache_ = zeromerge::make_cache(spec, g, std::move(options));
+  const std::vector<float> q = random_numbers(kAsked * query_heads * dim, 5);
+  std::vector<float> out(q.size());
+  const auto k_rows = rows(k.data(), tokens, kv_heads, dim), v_rows = rows(v.data(), tokens, kv_heads, dim);
   for (std::size_t l = 0; l < layers; ++l) {
-    cache_->layer(l).extend(rows(k.data(), tokens, kv_heads, dim), rows(v.data(), tokens, kv_heads, dim));
-    cache_->layer(l).finish_prompt();
+    auto& layer = cache_->layer(l);
+    layer.extend(k_rows.slice(0, tokens - kAsked), v_rows.slice(0, tokens - kAsked));
+    layer.prefill(rows(q.data(), kAsked, query_heads, dim), k_rows.slice(tokens - kAsked, kAsked),
+                  v_rows.slice(tokens - kAsked, kAsked),
+                  zeromerge::out_rows(out.data(), kAsked, query_heads, dim));
   }
+  cache_->finish_prompt();
   layer_ = 0;
   for (std::size_t i = 0; i < kSettling * layers; ++i) decode();
   return cache_->layer(0).bytes();

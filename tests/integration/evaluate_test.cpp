@@ -122,6 +122,22 @@ TEST_F(Evaluate, AsksForNeedlesAndGoesOnWhereItStopped) {
   EXPECT_EQ(rows(), second) << "a refused run changed the file";
 }
 
+// What nobody had asked for yet is kept by those who look at the whole prompt, once or twice.
+TEST_F(Evaluate, FindsNeedlesByReplayAndBySecondReading) {
+  ASSERT_EQ(run("--task needles --text " + path("a.txt") +
+                " --prompt-tokens 240 --policy best --policy kvzip --policy snapkv --budget 35% --json " +
+                path("rows.json")),
+            0)
+      << said;
+  const json all = rows()["rows"];
+  ASSERT_EQ(all.size(), 3u);
+  for (std::size_t i : {0, 1}) {
+    EXPECT_GE(all[i]["right"], 3) << all[i];
+    EXPECT_GT(all[i]["right"], all[2]["right"]) << "the last tokens know what will be asked";
+    EXPECT_EQ(all[i]["entries"], all[2]["entries"]);
+  }
+}
+
 TEST_F(Evaluate, AsksForNeedlesWithinThePrompt) {
   ASSERT_EQ(run("--task needles --asked in --text " + path("a.txt") +
                 " --prompt-tokens 240 --policy zeromerge --budget 900 --json " + path("rows.json")),
@@ -170,6 +186,8 @@ TEST_F(Evaluate, RefusesWhatItCannotMeasure) {
   EXPECT_EQ(run("--task needles --budget 50 --prompt-tokens 100000 --text " + path("a.txt")), 2);
   EXPECT_NE(said.find("give a longer text"), std::string::npos) << said;
   EXPECT_EQ(run("--task needles --asked before --text " + path("a.txt")), 2);
+  EXPECT_EQ(run("--task needles --policy h2o --budget 50 --heads-of h2o@50 --text " + path("a.txt")), 2);
+  EXPECT_NE(said.find("only the page of --task continuation maps heads"), std::string::npos) << said;
   EXPECT_EQ(run("--task scbench --budget 50 --prompt-tokens 40"), 2);
   EXPECT_NE(said.find("smallest context"), std::string::npos) << said;
 

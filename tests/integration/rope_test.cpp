@@ -2,17 +2,49 @@
 // own reach the policies that turn queries.
 #include "zeromerge/core/rope.hpp"
 
+#include "ggml-alloc.h"
+#include "ggml-backend.h"
 #include "ggml-cpu.h"
 #include "integration/engine.hpp"
+#include "plugin/ropes.hpp"
 #include "support/random.hpp"
 
 namespace zeromerge::test {
 namespace {
 
+constexpr RopePairs kPairs[] = {RopePairs::halves, RopePairs::neighbours};
+
 struct Case {
   const char* name;
   RopeParams params;
 };
+
+// Every way to rotate 64 channels that ggml_rope_ext and the library both know.
+std::vector<Case> cases(RopePairs pairs) {
+  const std::vector<float> llama3 = {1.0f, 1.0f, 1.5f, 2.0f, 4.0f, 8.0f, 8.0f, 8.0f};
+  return {{"plain", {.dims = 64, .pairs = pairs}},
+          {"another base", {.dims = 64, .pairs = pairs, .base = 500000.0}},
+          {"some of the channels", {.dims = 16, .pairs = pairs}},
+          {"linear", {.dims = 64, .pairs = pairs, .scale = 0.25}},
+          {"factors", {.dims = 16, .pairs = pairs, .factors = llama3}},
+          {"yarn",
+           {.dims = 64,
+            .pairs = pairs,
+            .base = 1e6,
+            .scale = 0.25,
+            .extrapolation = 1.0,
+            .attention = 0.9,
+            .original_context = 4096}}};
+}
+
+ggml_tensor* rope_of_ggml(ggml_context* c, ggml_tensor* x, ggml_tensor* at, ggml_tensor* factors,
+                          const RopeParams& p) {
+  const int mode = p.pairs == RopePairs::halves ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL;
+  return ggml_rope_ext(
+      c, x, at, factors, static_cast<int>(p.dims), mode, static_cast<int>(p.original_context),
+      static_cast<float>(p.base), static_cast<float>(p.scale), static_cast<float>(p.extrapolation),
+      static_cast<float>(p.attention), static_cast<float>(p.beta_fast), static_cast<float>(p.beta_slow));
+}
 
 // What ggml's operator makes of rows [positions][head_dim].
 std::vector<float> rotated_by_ggml(const RopeParams& p, std::int64_t head_dim, std::vector<float> rows,
@@ -28,11 +60,7 @@ std::vector<float> rotated_by_ggml(const RopeParams& p, std::int64_t head_dim, s
     factors = ggml_new_tensor_1d(c, GGML_TYPE_F32, static_cast<std::int64_t>(p.factors.size()));
     std::copy(p.factors.begin(), p.factors.end(), static_cast<float*>(factors->data));
   }
-  const int mode = p.pairs == RopePairs::halves ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL;
-  ggml_tensor* y = ggml_rope_ext(
-      c, x, at, factors, static_cast<int>(p.dims), mode, static_cast<int>(p.original_context),
-      static_cast<float>(p.base), static_cast<float>(p.scale), static_cast<float>(p.extrapolation),
-      static_cast<float>(p.attention), static_cast<float>(p.beta_fast), static_cast<float>(p.beta_slow));
+  ggml_tensor* y = rope_of_ggml(c, x, at, factors, p);
   ggml_cgraph* graph = ggml_new_graph(c);
   ggml_build_forward_expand(graph, y);
   ggml_graph_compute_with_ctx(c, graph, 1);
@@ -43,22 +71,8 @@ std::vector<float> rotated_by_ggml(const RopeParams& p, std::int64_t head_dim, s
 }
 
 TEST(RopeOfLlamaCpp, TakenBackGivesTheProjection) {
-  const std::vector<float> llama3 = {1.0f, 1.0f, 1.5f, 2.0f, 4.0f, 8.0f, 8.0f, 8.0f};
-  const RopePairs kPairs[] = {RopePairs::halves, RopePairs::neighbours};
   for (const RopePairs pairs : kPairs)
-    for (const Case& c : {Case{"plain", {.dims = 64, .pairs = pairs}},
-                          Case{"another base", {.dims = 64, .pairs = pairs, .base = 500000.0}},
-                          Case{"some of the channels", {.dims = 16, .pairs = pairs}},
-                          Case{"linear", {.dims = 64, .pairs = pairs, .scale = 0.25}},
-                          Case{"factors", {.dims = 16, .pairs = pairs, .factors = llama3}},
-                          Case{"yarn",
-                               {.dims = 64,
-                               .pairs = pairs,
-                               .base = 1e6,
-                               .scale = 0.25,
-                               .extrapolation = 1.0,
-                               .attention = 0.9,
-                               .original_context = 4096}}}) {
+    for (const Case& c : cases(pairs)) {
       SCOPED_TRACE(std::string(c.name) + (pairs == RopePairs::halves ? ", halves" : ", neighbours"));
       Random random(1);
       const std::vector<std::int32_t> positions = {0, 1, 2, 77, 1024, 4000};
@@ -73,6 +87,71 @@ TEST(RopeOfLlamaCpp, TakenBackGivesTheProjection) {
               << "position " << positions[i];
       }
     }
+}
+
+// Operators of a graph as the plug-in meets them, named after the layer whose keys they rotate.
+class RopesSeen : public testing::Test {
+ protected:
+  ~RopesSeen() override {
+    ggml_backend_buffer_free(buffer_);
+    ggml_free(context_);
+  }
+  // The operator of these parameters, whose factors are in memory.
+  ggml_tensor* op(const RopeParams& p, const std::string& name) {
+    ggml_backend_buffer_free(buffer_);
+    ggml_free(context_);
+    context_ = ggml_init({std::size_t{1} << 20, nullptr, true});
+    ggml_tensor* x = ggml_new_tensor_3d(context_, GGML_TYPE_F32, 64, 1, 1);
+    ggml_tensor* at = ggml_new_tensor_1d(context_, GGML_TYPE_I32, 1);
+    ggml_tensor* factors = nullptr;
+    if (!p.factors.empty())
+      factors = ggml_new_tensor_1d(context_, GGML_TYPE_F32, static_cast<std::int64_t>(p.factors.size()));
+    ggml_tensor* y = rope_of_ggml(context_, x, at, factors, p);
+    ggml_set_name(y, name.c_str());
+    buffer_ = ggml_backend_alloc_ctx_tensors_from_buft(context_, ggml_backend_cpu_buffer_type());
+    if (factors != nullptr)
+      ggml_backend_tensor_set(factors, p.factors.data(), 0, p.factors.size() * sizeof(float));
+    return y;
+  }
+
+  plugin::Ropes ropes_;
+
+ private:
+  ggml_context* context_ = nullptr;
+  ggml_backend_buffer_t buffer_ = nullptr;
+};
+
+TEST_F(RopesSeen, GiveTheRotationOfTheirLayer) {
+  Random random(2);
+  for (const RopePairs pairs : kPairs)
+    for (const Case& c : cases(pairs)) {
+      SCOPED_TRACE(std::string(c.name) + (pairs == RopePairs::halves ? ", halves" : ", neighbours"));
+      ropes_.see(op(c.params, "Kcur-12"));
+      const auto rope = ropes_.of(12);
+      ASSERT_NE(rope, nullptr);
+      const std::vector<float> plain = normals(random, 64);
+      std::vector<float> expected = rotated_by_ggml(c.params, 64, plain, {77}), back = expected;
+      rope->unrotate(back.data(), 77.0);
+      for (std::size_t d = 0; d < 64; ++d) ASSERT_NEAR(back[d], plain[d], 4e-5) << "channel " << d;
+    }
+}
+
+TEST_F(RopesSeen, AreThoseOfKeysAndForgottenWhenTheyTurnIntoOthersThatAreNotKnown) {
+  ropes_.see(op({.dims = 64}, "Qcur-3"));
+  EXPECT_EQ(ropes_.of(3), nullptr);
+  ropes_.see(op({.dims = 64}, "Kcur-3"));
+  const auto first = ropes_.of(3);
+  ASSERT_NE(first, nullptr);
+  ropes_.see(op({.dims = 64}, "Kcur-3"));
+  EXPECT_EQ(ropes_.of(3), first) << "the same again is made anew";
+  ropes_.see(op({.dims = 64, .base = 5e5}, "Kcur-3"));
+  ASSERT_NE(ropes_.of(3), nullptr);
+  EXPECT_EQ(ropes_.of(3)->params().base, 5e5);
+  EXPECT_EQ(ropes_.of(4), nullptr);
+  ggml_tensor* several = op({.dims = 64}, "Kcur-3");
+  several->op_params[2] = GGML_ROPE_TYPE_MROPE;  // several positions a token
+  ropes_.see(several);
+  EXPECT_EQ(ropes_.of(3), nullptr);
 }
 
 class RopeOfAModel : public EngineTest {};

@@ -81,7 +81,8 @@ void declare(CLI::App& app, Options& options, Names& names) {
       ->type_name("FILE");
   app.add_option(
          "--heads-of", names.heads,
-         "run whose heads the page maps, for the first text; without it the last policy at the first budget")
+         "continuation: run whose heads the page maps, for the first text; without it the last policy at the "
+         "first budget")
       ->type_name("SPEC@N%");
   app.add_option("--plugin", options.plugin, "the plug-in")->type_name("FILE")->capture_default_str();
 }
@@ -120,6 +121,8 @@ void choose_heads(Options& options, const std::string& run) {
     options.heads_budget = options.budgets.front();
     return;
   }
+  if (options.task != Measure::continuation)
+    throw UsageError("--heads-of: only the page of --task continuation maps heads; leave it out");
   const std::size_t at = std::min(run.rfind('@'), run.size());
   options.heads_policy = run.substr(0, at);
   options.heads_budget = run.substr(std::min(at + 1, run.size()));
