@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -22,6 +23,42 @@ using test::SimulatorRules;
 using test::Tokens;
 
 const Geometry kGeometry{.query_heads = 4, .kv_heads = 2, .head_dim = 16};
+
+// ---- the search
+
+// Against every entry's importance in turn, the first of equals.
+TEST(LeastImportant, IsTheFirstOfThoseThatAreWorthLeast) {
+  Random random(3);
+  for (const float decay : {1.0f, 0.98f, 0.5f})
+    for (int round = 0; round < 200; ++round) {
+      const ZeroMerge<float> policy{DecayedAttention({.decay = decay, .age_normalised = true}), {}, {}};
+      ByteLedger ledger;
+      Head<float> head(16, {.score = true}, &ledger);
+      const std::size_t n = random.between(1, 90), tokens = random.between(n, 2000);
+      head.reserve(n);
+      const std::vector<float> row(16);
+      for (std::size_t j = 0; j < n; ++j) {
+        const bool young = random.uniform() < 0.5;
+        head.append(
+            row.data(), row.data(),
+            static_cast<std::uint32_t>(young ? tokens - random.between(1, std::min<std::size_t>(n, 40))
+                                             : random.between(0, tokens - 1)));
+        // Coarse, so that there are equals, and nothing at all.
+        head.score()[j] = random.uniform() < 0.1
+                              ? 0.0f
+                              : std::floor(1.0f + 8.0f * static_cast<float>(random.uniform())) / 64.0f;
+      }
+      const std::size_t first = random.between(0, n - 1), last = random.between(first + 1, n);
+      std::size_t expected = first;
+      const auto worth = [&](std::size_t j) {
+        return policy.score.importance(head.score()[j], tokens - head.position()[j]);
+      };
+      for (std::size_t j = first; j < last; ++j)
+        if (worth(j) < worth(expected)) expected = j;
+      ASSERT_EQ(detail::least_important(policy, head, first, last, tokens), expected)
+          << "decay " << decay << ", " << n << " entries of " << tokens << " tokens";
+    }
+}
 
 // ---- against the simulator
 

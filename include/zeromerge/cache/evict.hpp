@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <numeric>
 #include <span>
 #include <vector>
@@ -183,13 +184,23 @@ std::size_t least_important(const P& policy, const H& head, std::size_t first, s
   if (rated) return first + kernels::least(head.score() + first, last - first);
   if constexpr (requires { policy.score.is_importance(); })
     if (policy.score.is_importance()) return first + kernels::least(head.score() + first, last - first);
-  std::size_t victim = first;
-  float least = importance_of(policy, head, first, tokens);
-  for (std::size_t j = first + 1; j < last; ++j) {
+  // Few have a score so low that their age decides: most are passed over without a division.
+  const auto highest = [&](float importance) {
+    if constexpr (requires { policy.score.highest_score(importance, tokens); })
+      if (head.fields().score) return policy.score.highest_score(importance, tokens);
+    return std::numeric_limits<float>::max();
+  };
+  const float* score = head.fields().score ? head.score() : nullptr;
+  std::size_t victim = score == nullptr ? first : first + kernels::least(score + first, last - first);
+  float least = importance_of(policy, head, victim, tokens);
+  float bound = highest(least);
+  for (std::size_t j = first; j < last; ++j) {
+    if (score != nullptr && score[j] > bound) continue;
     const float value = importance_of(policy, head, j, tokens);
-    if (!(value < least)) continue;
+    if (value > least || (value == least && j >= victim)) continue;
     least = value;
     victim = j;
+    bound = highest(least);
   }
   return victim;
 }

@@ -63,6 +63,13 @@ class DecayedAttention {
     return static_cast<float>(score / seen);
   }
 
+  // Entries with a higher score are worth more than `importance`, whenever they came of `tokens` tokens.
+  float highest_score(float importance, std::size_t tokens) const noexcept {
+    const double decay = static_cast<double>(params_.decay);
+    const double seen = params_.decay == 1.0f ? static_cast<double>(tokens) : 1.0 / (1.0 - decay);
+    return static_cast<float>(static_cast<double>(importance) * seen * 1.000001);  // above any rounding
+  }
+
   float merged(float a, float b) const noexcept { return params_.sum_on_merge ? a + b : (a > b ? a : b); }
 
  private:
