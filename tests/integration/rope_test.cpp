@@ -130,7 +130,7 @@ TEST_F(RopesSeen, GiveTheRotationOfTheirLayer) {
       const auto rope = ropes_.of(12);
       ASSERT_NE(rope, nullptr);
       const std::vector<float> plain = normals(random, 64);
-      std::vector<float> expected = rotated_by_ggml(c.params, 64, plain, {77}), back = expected;
+      std::vector<float> back = rotated_by_ggml(c.params, 64, plain, {77});
       rope->unrotate(back.data(), 77.0);
       for (std::size_t d = 0; d < 64; ++d) ASSERT_NEAR(back[d], plain[d], 4e-5) << "channel " << d;
     }

@@ -185,12 +185,14 @@ std::size_t least_important(const P& policy, const H& head, std::size_t first, s
   if constexpr (requires { policy.score.is_importance(); })
     if (policy.score.is_importance()) return first + kernels::least(head.score() + first, last - first);
   // Few have a score so low that their age decides: most are passed over without a division.
+  const float* score = nullptr;
+  if constexpr (requires { policy.score.highest_score(0.0f, tokens); })
+    if (head.fields().score) score = head.score();
   const auto highest = [&](float importance) {
     if constexpr (requires { policy.score.highest_score(importance, tokens); })
-      if (head.fields().score) return policy.score.highest_score(importance, tokens);
+      return policy.score.highest_score(importance, tokens);
     return std::numeric_limits<float>::max();
   };
-  const float* score = head.fields().score ? head.score() : nullptr;
   std::size_t victim = score == nullptr ? first : first + kernels::least(score + first, last - first);
   float least = importance_of(policy, head, victim, tokens);
   float bound = highest(least);

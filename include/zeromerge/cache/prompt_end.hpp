@@ -144,6 +144,12 @@ std::vector<H> fit_heads(const PromptLayer<P, H>& layer, std::span<const Divisio
   return targets;
 }
 
+// What is stored in groups once the prompt has ended.
+template <class H>
+void pack(H& head, const Division& division) {
+  if (head.packs_late()) head.settle(head.size(), loose_rows(division));
+}
+
 // For a budget with an error in mind: the least capacity of each head whose output over reference queries
 // stays within it as it will be stored, by bisection; empty if there are no queries to ask. What 4 bits alone
 // do may be more than the bound: then all entries stay.
@@ -166,7 +172,7 @@ std::vector<std::size_t> capacities_within(const PromptLayer<P, H>& layer, const
       H kept = head.sibling(&scratch);
       kept.fit(capacity + 1);
       compress(layer.policy, head, state, kept, layer.view.tokens, ratings);
-      if (kept.packs_late()) kept.settle(kept.size(), loose_rows(state.division));
+      pack(kept, state.division);
       return references.error(h, outputs, kept) <= error;
     };
     std::size_t low = std::min(needed, head.size());
@@ -224,9 +230,7 @@ void end_prompt(const PromptLayer<P, H>& layer, std::span<const Division> divisi
       KeyRounding(query_moments(*references, h))
           .round(layer.heads[h], loose_entries(layer.states[h].division));
     });
-  for (std::size_t h = 0; h < layer.heads.size(); ++h)
-    if (H& head = layer.heads[h]; head.packs_late())
-      head.settle(head.size(), loose_rows(layer.states[h].division));
+  for (std::size_t h = 0; h < layer.heads.size(); ++h) pack(layer.heads[h], layer.states[h].division);
   if (!references) return;
   ValueRefit<H>(refit, *references).fit(before, layer.heads, view.executor);
 }

@@ -32,8 +32,8 @@ class ValueRefit {
   ValueRefit(const RefitParams& params, const ReferenceQueries<H>& references)
       : params_(params), references_(references) {}
 
-  // Fits the values of all heads of `kept`, which hold some of the entries of `before`; of those that are
-  // empty there, none. `before` is over all entries of a layer.
+  // kept: a layer's heads; before: the same with all entries, empty where none has left. Fits the values of
+  // those that some have left.
   void fit(std::span<const H> before, std::span<H> kept, const Executor& executor) const {
     if (references_.rows() == 0) return;
     std::vector<RowMatrix> outputs;

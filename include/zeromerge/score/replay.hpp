@@ -5,8 +5,8 @@
 //   importance_j = max over the queries i and the group's query heads of a_ij
 // The second sum is left by the prompt's own attention (QueryRows). One pass; a second reading (KVzip, arXiv
 // 2505.23416) finds the same entries by really reading twice. Of queries that are no longer there (a restored
-// past) nothing is asked. Where the CPU multiplies bf16, queries and keys are rounded to it: logits move by
-// about 2^-9 of themselves, of all that is kept only what was nearly equal changes places.
+// past) nothing is asked. Where the CPU multiplies bf16, queries and keys are rounded to it, each number by
+// 2^-9 of itself at most.
 #pragma once
 
 #include <algorithm>

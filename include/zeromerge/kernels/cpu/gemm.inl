@@ -1,6 +1,6 @@
 // Products of f32 matrices, the right one in panels of 16 columns.
 
-// A step of them for 16 columns; see dot_bf16.inl for one that takes two rows of depth at once.
+// A step of them for 16 columns; see gemm_pairs.inl for one that takes two rows of depth at once.
 struct MultiplyAdd {
   static ZEROMERGE_INLINE Vec step(Vec sum, Vec x, Vec w) { return fma(x, w, sum); }
 };

@@ -129,6 +129,7 @@ namespace avx512bf16 {
 #include "zeromerge/kernels/cpu/bf16_rows.inl"
 #include "zeromerge/kernels/cpu/block_logits.inl"
 #include "zeromerge/kernels/cpu/dot_bf16.inl"
+#include "zeromerge/kernels/cpu/gemm_pairs.inl"
 //
 #include "zeromerge/kernels/cpu/column_maxima.inl"
 }  // namespace avx512bf16
