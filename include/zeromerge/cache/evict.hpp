@@ -41,16 +41,16 @@ struct HeadState {
   }
 };
 
-// Room for one entry more and, while the head is below its capacity, for a spare slot; in steps, so that few
-// tokens allocate.
+// Room for the entries of `tokens` more and, while the head is below its capacity, for a spare slot; in
+// steps, so that few tokens allocate.
 template <class H>
-void reserve_for_decode(H& head, const HeadState& state) {
+void reserve_for_decode(H& head, const HeadState& state, std::size_t tokens = 1) {
   const std::size_t capacity = state.division.capacity;
   const std::size_t most = capacity == kUnlimited ? kUnlimited : capacity + 1;
   // Rows wait for their group until the head is full; from then on only those that never join one do.
   const bool fills = head.packs_late() && head.size() == capacity && !state.ring;
-  if (head.capacity() >= std::min(head.size() + 2, most) && !fills) return;
-  head.settle(std::min(head.size() + 2 + std::clamp<std::size_t>(head.size() / 8, 16, 512), most),
+  if (head.capacity() >= std::min(head.size() + tokens + 1, most) && !fills) return;
+  head.settle(std::min(head.size() + tokens + 1 + std::clamp<std::size_t>(head.size() / 8, 16, 512), most),
               loose_rows(state.division));
 }
 

@@ -143,20 +143,30 @@ class LayerCache {
     second_.end();
   }
 
-  // Takes one token and writes its attention over everything held, itself included. Shapes as in prefill with
-  // tokens = 1.
+  // Takes tokens one after another, one at least, and writes the attention of each over everything held then,
+  // itself included: outputs and what is kept are, bit for bit, those of one call for each of them (drafts
+  // that a model verifies together). The first ends a prompt. Shapes as in prefill. Throws Error, with
+  // nothing changed, on wrong shapes, on values that are not finite or not storable, and if the budget is
+  // impossible for the prompt.
   void decode(const RowView& q, const RowView& k, const RowView& v, const OutView& out) {
     for (const auto& head : heads_) head.expect_one();
-    check(q, k, v, out, 1);
+    if (q.tokens == 0) fail("decode: it takes one token at least, got none");
+    check(q, k, v, out, q.tokens);
     if (in_prompt_) finish_with_others();
-    for (std::size_t h = 0; h < heads_.size(); ++h) reserve_for_decode(heads_[h], states_[h]);
-    append(k, v);
-    attend_heads(q, out, nullptr, [&](const auto& layer, const auto& plan, std::size_t h) {
-      if constexpr (P::ScoreType::needs_probabilities)
-        detail::add_probabilities(layer, plan, h, context_->policy.score.decay());
-      if constexpr (ranks<typename P::ScoreType>()) evict(context_->policy, heads_[h], states_[h], tokens_);
-      heads_[h].pack();
-    });
+    for (std::size_t h = 0; h < heads_.size(); ++h) reserve_for_decode(heads_[h], states_[h], q.tokens);
+    const auto layer = view();
+    const auto plan = detail::plan_decode(layer, scratch_, q.tokens);
+    const std::size_t first = tokens_;
+    detail::attend_tokens(
+        layer, plan, q, out, [&](std::size_t h, std::size_t t) { append_row(k, v, h, t, first + t); },
+        [&](const detail::DecodePlan& p, std::size_t h, std::size_t t) {
+          if constexpr (P::ScoreType::needs_probabilities)
+            detail::add_probabilities(layer, p, h, context_->policy.score.decay());
+          if constexpr (ranks<typename P::ScoreType>())
+            evict(context_->policy, heads_[h], states_[h], first + t + 1);
+          heads_[h].pack();
+        });
+    tokens_ += q.tokens;
   }
 
   // Attention of one token's queries over everything held, which changes nothing: q
@@ -166,7 +176,9 @@ class LayerCache {
   void attend(const RowView& q, const OutView& out, float* lse = nullptr) {
     detail::check_queries(context_->geometry, q, out, 1);
     if (tokens_ == 0) fail("attend: the cache is empty; give it a prompt first");
-    attend_heads(q, out, lse, [](const auto&, const auto&, std::size_t) {});
+    const auto layer = view();
+    const auto plan = detail::plan_decode(layer, scratch_, 0);
+    detail::attend_token(layer, plan, q, out, lse, [](const detail::DecodePlan&, std::size_t) {});
   }
 
   void clear() noexcept {
@@ -265,14 +277,6 @@ class LayerCache {
     detail::check_entries(context_->geometry, "v", v, tokens, context_->policy.value_type);
   }
 
-  // One token's attention; then after(layer, plan, head) for every head, in parallel.
-  template <class After>
-  void attend_heads(const RowView& q, const OutView& out, float* lse, const After& after) {
-    const auto layer = view();
-    detail::attend_token(layer, q, out, lse, scratch_,
-                         [&](const auto& plan, std::size_t h) { after(layer, plan, h); });
-  }
-
   // Appends whole tokens behind what is there and attends; the score follows when it is due.
   void take_chunk(const RowView& q, const RowView& k, const RowView& v, const OutView& out) {
     const bool kept = context_->policy.keeps_queries() && !second_.reading();
@@ -347,18 +351,21 @@ class LayerCache {
   }
 
   void append(const RowView& k, const RowView& v) noexcept {
-    const std::size_t dim = context_->geometry.head_dim;
     const std::size_t first = tokens_;
     detail::run_items(context_->executor, k.tokens >= detail::kCopiesFrom, heads_.size(), [&](std::size_t h) {
-      float key[kMaxHeadDim];
-      float value[kMaxHeadDim];
-      for (std::size_t t = 0; t < k.tokens; ++t) {
-        detail::read_row(k.row(t, h), k.type, dim, 1.0f, key);
-        detail::read_row(v.row(t, h), v.type, dim, 1.0f, value);
-        heads_[h].append(key, value, static_cast<std::uint32_t>(first + t));
-      }
+      for (std::size_t t = 0; t < k.tokens; ++t) append_row(k, v, h, t, first + t);
     });
     tokens_ += k.tokens;
+  }
+  // Token `t` of these to one head.
+  void append_row(const RowView& k, const RowView& v, std::size_t h, std::size_t t,
+                  std::size_t position) noexcept {
+    const std::size_t dim = context_->geometry.head_dim;
+    float key[kMaxHeadDim];
+    float value[kMaxHeadDim];
+    detail::read_row(k.row(t, h), k.type, dim, 1.0f, key);
+    detail::read_row(v.row(t, h), v.type, dim, 1.0f, value);
+    heads_[h].append(key, value, static_cast<std::uint32_t>(position));
   }
 
   LayerContext<P>* context_;
