@@ -49,6 +49,8 @@ class AnyLayer {
   virtual void set_sink_logits(std::span<const float> sinks) = 0;
   virtual void clear() = 0;
   virtual bool can_truncate() const = 0;
+  virtual bool can_truncate(std::size_t tokens) const = 0;
+  virtual std::size_t can_take_back() const = 0;
   virtual void truncate(std::size_t tokens) = 0;
   virtual std::unique_ptr<AnyCheckpoint> checkpoint() const = 0;
   virtual void rollback(const AnyCheckpoint& checkpoint) = 0;
@@ -141,6 +143,8 @@ class LayerAdapter final : public AnyLayer {
   void set_sink_logits(std::span<const float> sinks) override { layer_.set_sink_logits(sinks); }
   void clear() override { layer_.clear(); }
   bool can_truncate() const override { return layer_.can_truncate(); }
+  bool can_truncate(std::size_t tokens) const override { return layer_.can_truncate(tokens); }
+  std::size_t can_take_back() const override { return layer_.can_take_back(); }
   void truncate(std::size_t tokens) override { layer_.truncate(tokens); }
   std::unique_ptr<AnyCheckpoint> checkpoint() const override {
     return std::make_unique<CheckpointAdapter<P>>(cache_, layer_);

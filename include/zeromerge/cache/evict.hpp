@@ -47,11 +47,15 @@ template <class H>
 void reserve_for_decode(H& head, const HeadState& state, std::size_t tokens = 1) {
   const std::size_t capacity = state.division.capacity;
   const std::size_t most = capacity == kUnlimited ? kUnlimited : capacity + 1;
-  // Rows wait for their group until the head is full; from then on only those that never join one do.
-  const bool fills = head.packs_late() && head.size() == capacity && !state.ring;
-  if (head.capacity() >= std::min(head.size() + tokens + 1, most) && !fills) return;
-  head.settle(std::min(head.size() + tokens + 1 + std::clamp<std::size_t>(head.size() / 8, 16, 512), most),
-              loose_rows(state.division));
+  const auto tight = [&] {
+    return !head.log().holds(UndoLog::Kind::keys_packed, UndoLog::Kind::values_packed);
+  };
+  // Rows wait for their group until the head is full; from then on only those that never join one do, once
+  // none that has joined one can be taken back.
+  const bool spares = head.packs_late() && head.size() == capacity && head.spares(most) && tight();
+  if (head.capacity() >= std::min(head.size() + tokens + 1, most) && !spares) return;
+  const std::size_t spare = std::clamp<std::size_t>(head.size() / 8, 16, 512);
+  head.settle(std::min(head.size() + tokens + 1 + spare, most), loose_rows(state.division), tight());
 }
 
 namespace detail {
@@ -256,7 +260,8 @@ void evict(const P& policy, H& head, HeadState& state, std::size_t tokens) noexc
     if (!reference && worth(oldest) < worth(victim)) victim = oldest;
     if (state.residuals != 0) policy.merge.fold(head, victim, d.sinks, state.residuals, policy.score);
     head.move(oldest, victim);
-    head.move(newest + i, oldest);
+    head.move_over(newest + i, oldest, victim);
+    if (i + 1 < policy.areas.block) head.keep(newest + i, oldest);
     state.ring_next = (state.ring_next + 1) % places;
   }
   head.cut(newest);

@@ -18,6 +18,7 @@
 #include "zeromerge/cache/prompt_end.hpp"
 #include "zeromerge/cache/second_reading.hpp"
 #include "zeromerge/cache/tail_score.hpp"
+#include "zeromerge/cache/undo.hpp"
 
 namespace zeromerge {
 
@@ -69,11 +70,7 @@ class LayerCache {
   // attention. Until later queries see them their score is 0.
   void extend(const RowView& k, const RowView& v) {
     check_entries(k, v, k.tokens);
-    for (std::size_t h = 0; h < heads_.size(); ++h) {
-      straighten(context_->policy, heads_[h], states_[h]);
-      heads_[h].reserve(heads_[h].size() + k.tokens);
-    }
-    in_prompt_ = true;
+    open_prompt(k.tokens);
     bring_scores_up();
     queries_.clear();  // those kept are no longer the newest tokens'
     append(k, v);
@@ -117,6 +114,7 @@ class LayerCache {
     const auto query = budget_query(tokens_);
     const auto divisions = detail::divide_all(context_->policy, query, capacities);
     bring_scores_up();
+    for (auto& head : heads_) head.keep_nothing();
     detail::end_prompt(prompt_layer(), std::span<const Division>(divisions), ratings);
     queries_.clear();
     second_.clear();
@@ -154,17 +152,27 @@ class LayerCache {
     check(q, k, v, out, q.tokens);
     if (in_prompt_) finish_with_others();
     for (std::size_t h = 0; h < heads_.size(); ++h) reserve_for_decode(heads_[h], states_[h], q.tokens);
+    for (std::size_t h = 0; h < heads_.size(); ++h)
+      detail::reserve_undo(context_->policy, heads_[h], states_[h], tokens_, q.tokens);
     const auto layer = view();
     const auto plan = detail::plan_decode(layer, scratch_, q.tokens);
     const std::size_t first = tokens_;
     detail::attend_tokens(
-        layer, plan, q, out, [&](std::size_t h, std::size_t t) { append_row(k, v, h, t, first + t); },
+        layer, plan, q, out,
+        [&](std::size_t h, std::size_t t) {
+          detail::begin_step(heads_[h], states_[h]);
+          append_row(k, v, h, t, first + t);
+        },
         [&](const detail::DecodePlan& p, std::size_t h, std::size_t t) {
-          if constexpr (P::ScoreType::needs_probabilities)
+          if constexpr (P::ScoreType::needs_probabilities) {
+            if (q.tokens - t <= context_->policy.areas.rollback)
+              heads_[h].images().take(heads_[h].score(), heads_[h].size() - 1);
             detail::add_probabilities(layer, p, h, context_->policy.score.decay());
+          }
           if constexpr (ranks<typename P::ScoreType>())
             evict(context_->policy, heads_[h], states_[h], first + t + 1);
           heads_[h].pack();
+          heads_[h].log().end();
         });
     tokens_ += q.tokens;
   }
@@ -187,10 +195,14 @@ class LayerCache {
     queries_.clear();
     second_.clear();
     context_->progress[sequence_] = {};
-    tokens_ = unscored_ = 0;
+    tokens_ = unscored_ = opened_ = 0;
     in_prompt_ = true;
   }
 
+  // Whether truncate(tokens) is possible.
+  bool can_truncate(std::size_t tokens) const noexcept {
+    return tokens <= tokens_ && (tokens_ - tokens <= can_take_back() || can_truncate());
+  }
   // Nothing has been folded, dropped or set aside for merging yet, so the cache can go back to any earlier
   // length.
   bool can_truncate() const noexcept {
@@ -199,28 +211,42 @@ class LayerCache {
            std::all_of(heads_.begin(), heads_.end(),
                        [&](const HeadType& head) { return head.size() == tokens_; });
   }
+  // The newest tokens that can be taken back, whatever has left: of a prompt that has not ended its own (in
+  // bounded mode none); after that at most Areas::rollback, the decoded ones and, behind them, those of the
+  // prompt that stand for themselves among the last entries of every head.
+  std::size_t can_take_back() const noexcept {
+    if (in_prompt_) return context_->policy.bounded ? 0 : tokens_ - opened_;
+    std::size_t most = context_->policy.areas.rollback;
+    for (std::size_t h = 0; h < heads_.size(); ++h)
+      most = detail::can_take_back(heads_[h], states_[h], tokens_, most);
+    return most;
+  }
 
-  // Forgets all but the first `tokens`. Throws Error if entries have been folded. The queries of tokens that
-  // are forgotten keep their part in the scores.
+  // Forgets all but the first `tokens`. Within can_take_back() of an ended prompt it stays ended, entries
+  // that these tokens made are gone and what left for them is back, bit for bit: keys, values, masses,
+  // positions and what decides who leaves next. Scores too, for tokens of the newest decode call; beyond it
+  // the queries that are forgotten keep their part in them. (A policy without scores goes back to every bit.)
+  // Of a prompt's own tokens the entries go; in q4 those of their group that stay are kept in 8 bits from
+  // then on. Nothing is allocated and nothing fails. Otherwise, if can_truncate(), the prompt goes on from
+  // there; memory is given back, and the queries of tokens that are forgotten keep their part in the scores.
+  // Throws Error, with nothing changed, where neither is possible.
   void truncate(std::size_t tokens) {
     if (tokens > tokens_) fail("truncate: the layer holds ", tokens_, " tokens, asked to keep ", tokens);
-    if (!can_truncate())
-      fail("truncate: entries have been folded; the past of ", tokens_, " tokens is no longer there");
-    for (auto& head : heads_) head.truncate(tokens);
-    const std::size_t read = std::min(tokens_, second_.begun());  // a second reading keeps no queries
-    const std::size_t dropped = read - std::min(tokens, read);
-    queries_.drop_last(dropped);
-    unscored_ -= std::min(unscored_, dropped);
+    const std::size_t dropped = tokens_ - tokens;
+    if (dropped == 0) return;
+    if (!in_prompt_ && dropped <= can_take_back()) return take_back(dropped);
+    if (!can_truncate(tokens)) refuse_to_truncate(tokens);
+    forget(dropped);
     second_.truncate(tokens);
     tokens_ = tokens;
+    opened_ = std::min(opened_, tokens);
     in_prompt_ = true;
   }
 
   // What the layer holds now. Throws std::bad_alloc.
   Checkpoint<HeadType> checkpoint() const {
-    return {&context_->ledger, index_,    std::span<const HeadType>(heads_),
-            states_,           queries_,  second_,
-            tokens_,           unscored_, in_prompt_};
+    return {&context_->ledger, index_,  std::span<const HeadType>(heads_),        states_,
+            queries_,          second_, {tokens_, opened_, unscored_, in_prompt_}};
   }
 
   // Holds again what it held then, any number of times, whatever has been added or has left since. The
@@ -238,9 +264,10 @@ class LayerCache {
     second_ = std::move(second);
     heads_.swap(heads);
     states_.swap(states);
-    tokens_ = checkpoint.tokens();
-    unscored_ = checkpoint.unscored();
-    in_prompt_ = checkpoint.in_prompt();
+    tokens_ = checkpoint.progress().tokens;
+    opened_ = checkpoint.progress().opened;
+    unscored_ = checkpoint.progress().unscored;
+    in_prompt_ = checkpoint.progress().in_prompt;
   }
 
   // Attention sinks as logits of their own: one per query head, which takes part in every softmax and has no
@@ -277,15 +304,47 @@ class LayerCache {
     detail::check_entries(context_->geometry, "v", v, tokens, context_->policy.value_type);
   }
 
+  void take_back(std::size_t tokens) noexcept {
+    for (std::size_t h = 0; h < heads_.size(); ++h)
+      detail::take_back(heads_[h], states_[h], tokens, context_->policy.score.decay());
+    tokens_ -= tokens;
+  }
+  // The newest `dropped` tokens, of which nothing has been compressed.
+  void forget(std::size_t dropped) {
+    for (auto& head : heads_) {
+      head.keep_nothing();
+      head.truncate(head.size() - dropped);
+    }
+    const std::size_t begun = second_.begun();  // a second reading keeps no queries
+    const std::size_t read = std::min(tokens_, begun) - std::min(tokens_ - dropped, begun);
+    queries_.drop_last(read);
+    unscored_ -= std::min(unscored_, read);
+  }
+  [[noreturn]] void refuse_to_truncate(std::size_t tokens) const {
+    fail("truncate: asked to take ", tokens_ - tokens, " of ", tokens_,
+         " tokens back; entries have left since, ", can_take_back(),
+         " can be taken back (at most rollback=", context_->policy.areas.rollback,
+         ", and none from before a prompt that goes on); raise rollback=, or read the tokens to keep again");
+  }
+
+  // Room for so many tokens of a prompt, which may be its first: what is there then is taken back no more.
+  void open_prompt(std::size_t tokens) {
+    for (std::size_t h = 0; h < heads_.size(); ++h) {
+      straighten(context_->policy, heads_[h], states_[h]);
+      heads_[h].reserve(heads_[h].size() + tokens);
+    }
+    if (!in_prompt_) {
+      for (auto& head : heads_) head.keep_nothing();
+      opened_ = tokens_;
+    }
+    in_prompt_ = true;
+  }
+
   // Appends whole tokens behind what is there and attends; the score follows when it is due.
   void take_chunk(const RowView& q, const RowView& k, const RowView& v, const OutView& out) {
     const bool kept = context_->policy.keeps_queries() && !second_.reading();
     if (kept) queries_.reserve(q.tokens);
-    for (std::size_t h = 0; h < heads_.size(); ++h) {
-      straighten(context_->policy, heads_[h], states_[h]);
-      heads_[h].reserve(heads_[h].size() + q.tokens);
-    }
-    in_prompt_ = true;
+    open_prompt(q.tokens);
     append(k, v);
     float* local = kept ? queries_.append(q) : nullptr;
     const auto layer = view();
@@ -377,6 +436,7 @@ class LayerCache {
   SecondReading second_;           // of the prompt
   std::vector<float> sinks_;       // [query_heads] or empty
   std::size_t tokens_ = 0;
+  std::size_t opened_ = 0;    // before the newest prompt
   std::size_t unscored_ = 0;  // the newest tokens of a prompt that its scores still lack
   bool in_prompt_ = true;
   detail::DecodeScratch scratch_;

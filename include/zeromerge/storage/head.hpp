@@ -3,11 +3,15 @@
 // own entries.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
 #include "zeromerge/storage/any_rows.hpp"
+#include "zeromerge/storage/score_images.hpp"
+#include "zeromerge/storage/undo_log.hpp"
 
 namespace zeromerge {
 
@@ -33,7 +37,9 @@ class Head {
         score_(ledger),
         mass_(ledger),
         bias_(ledger),
-        position_(ledger) {}
+        position_(ledger),
+        log_(ledger),
+        images_(ledger) {}
 
   // Everything, bit for bit, on the same ledger. Explicit, for it is never wanted by the way.
   explicit Head(const Head&) = default;
@@ -47,8 +53,9 @@ class Head {
   EntryFields fields() const noexcept { return fields_; }
   std::size_t bytes() const noexcept {
     return keys_.bytes() + values_.bytes() + score_.bytes() + mass_.bytes() + bias_.bytes() +
-           position_.bytes();
+           position_.bytes() + undo_bytes();
   }
+  std::size_t undo_bytes() const noexcept { return log_.bytes() + images_.bytes(); }  // of them
 
   // What a head of this kind takes that ended a prompt with `size` entries and has room for `rows`, see
   // settle().
@@ -82,15 +89,21 @@ class Head {
   }
 
   // Room for exactly `entries`, in their final form: quantised groups are packed, all but `loose` and what
-  // does not fill a group.
-  void settle(std::size_t entries, LooseRows loose = {}) {
-    keys_.settle(size_, entries, loose.keys);
-    values_.settle(size_, entries, loose.values);
+  // does not fill a group. tight: see PackedRows.
+  void settle(std::size_t entries, LooseRows loose = {}, bool tight = true) {
+    keys_.settle(size_, entries, loose.keys, tight);
+    values_.settle(size_, entries, loose.values, tight);
     resize_fields(entries);
   }
   bool packs_late() const noexcept { return keys_.packs_late() || values_.packs_late(); }
+  // Whether settle() would give memory back that rows do not need which wait for their group.
+  bool spares(std::size_t entries) const noexcept { return keys_.spares(entries) || values_.spares(entries); }
+  // From which slot on entries move and change places bit for bit: those in groups do not.
+  std::size_t exact_from() const noexcept { return std::max(keys_.exact_from(), values_.exact_from()); }
   // Packs a group that has just filled; settle() has made room.
   void pack() noexcept {
+    log_packing(UndoLog::Kind::keys_packed, keys_);
+    log_packing(UndoLog::Kind::values_packed, values_);
     keys_.pack(size_);
     values_.pack(size_);
   }
@@ -100,6 +113,7 @@ class Head {
     keys_.clear();
     values_.clear();
     for (Block* block : {&score_, &mass_, &bias_, &position_}) block->resize(0);
+    keep_nothing();
   }
   // Room for more is to be reserved anew where entries are packed.
   void truncate(std::size_t entries) noexcept {
@@ -110,6 +124,8 @@ class Head {
   }
   // Forgets the last entries of a head that goes on taking tokens in its final form.
   void cut(std::size_t entries) noexcept {
+    log_cut(UndoLog::Kind::keys_cut, keys_, entries);
+    log_cut(UndoLog::Kind::values_cut, values_, entries);
     size_ = entries;
     keys_.cut(entries);
     values_.cut(entries);
@@ -138,14 +154,21 @@ class Head {
 
   void read_key(std::size_t slot, float* out) const noexcept { keys_.read(slot, out); }
   void read_value(std::size_t slot, float* out) const noexcept { values_.read(slot, out); }
-  void write_key(std::size_t slot, const float* k) noexcept { keys_.write(slot, k); }
-  void write_value(std::size_t slot, const float* v) noexcept { values_.write(slot, v); }
+  void write_key(std::size_t slot, const float* k) noexcept {
+    log_fields(slot);
+    change(UndoLog::Kind::keys, keys_, slot, [&](auto& rows) { rows.write(slot, k); });
+  }
+  void write_value(std::size_t slot, const float* v) noexcept {
+    log_fields(slot);
+    change(UndoLog::Kind::values, values_, slot, [&](auto& rows) { rows.write(slot, v); });
+  }
 
   // Copies an entry from a slot of `other` (which may be this head): as it is stored, bit for bit, except
   // into and out of quantised groups.
   void copy(const Head& other, std::size_t from, std::size_t to) noexcept {
-    keys_.copy(other.keys_, from, to);
-    values_.copy(other.values_, from, to);
+    log_fields(to);
+    change(UndoLog::Kind::keys, keys_, to, [&](auto& rows) { rows.copy(other.keys_, from, to); });
+    change(UndoLog::Kind::values, values_, to, [&](auto& rows) { rows.copy(other.values_, from, to); });
     position()[to] = other.position()[from];
     if (fields_.score) score()[to] = other.score()[from];
     if (fields_.mass) {
@@ -156,17 +179,85 @@ class Head {
   void move(std::size_t from, std::size_t to) noexcept {
     if (from != to) copy(*this, from, to);
   }
+  // The same where what stands in `to` has just been moved to `kept`.
+  void move_over(std::size_t from, std::size_t to, std::size_t kept) noexcept {
+    if (from == to) return;
+    if (!log_.recording() || !log_copy(to, kept)) return copy(*this, from, to);
+    unlogged([&] { copy(*this, from, to); });
+  }
+  // What stands in `slot` has been moved to `kept`, and the slot is about to be forgotten.
+  void keep(std::size_t slot, std::size_t kept) noexcept {
+    if (!log_.recording() || log_copy(slot, kept)) return;
+    log_fields(slot);
+    change(UndoLog::Kind::keys, keys_, slot, [](auto&) {});
+    change(UndoLog::Kind::values, values_, slot, [](auto&) {});
+  }
 
   // Two slots change places; no third one is needed.
   void exchange(std::size_t a, std::size_t b) noexcept {
     if (a == b) return;
-    keys_.exchange(a, b);
-    values_.exchange(a, b);
+    if (log_.recording() && std::min(a, b) >= exact_from()) {
+      log_.add(UndoLog::Kind::exchanged, a, static_cast<std::uint32_t>(b));
+      return unlogged([&] { exchange(a, b); });
+    }
+    for (const std::size_t slot : {a, b}) log_fields(slot);
+    exchange_rows(UndoLog::Kind::keys, keys_, a, b);
+    exchange_rows(UndoLog::Kind::values, values_, a, b);
     std::swap(position()[a], position()[b]);
     if (fields_.score) std::swap(score()[a], score()[b]);
     if (fields_.mass) {
       std::swap(mass()[a], mass()[b]);
       std::swap(bias()[a], bias()[b]);
+    }
+  }
+
+  // ---- taking back: while the log records a step, what the calls above change in this head is written down.
+  // An entry's score, mass, bias and position are to be changed after its rows only, or as part of them.
+  UndoLog& log() noexcept { return log_; }
+  const UndoLog& log() const noexcept { return log_; }
+  ScoreImages& images() noexcept { return images_; }
+  const ScoreImages& images() const noexcept { return images_; }
+  void keep_nothing() noexcept {
+    log_.release();
+    images_.release();
+  }
+  // Bytes of the records of one entry that is written: at most, or on average.
+  std::size_t entry_record_bytes(bool most) const noexcept {
+    return UndoLog::taken(most ? keys_.image_bytes() : keys_.usual_image_bytes()) +
+           UndoLog::taken(most ? values_.image_bytes() : values_.usual_image_bytes()) +
+           UndoLog::taken(sizeof(Fields));
+  }
+  // Of groups that are packed until there are `entries`, and cut by `rows`.
+  std::size_t pack_record_bytes(std::size_t entries) const noexcept {
+    return keys_.pack_image_bytes(entries) + values_.pack_image_bytes(entries);
+  }
+  std::size_t cut_record_bytes(std::size_t rows) const noexcept {
+    return keys_.most_cut_bytes(rows) + values_.most_cut_bytes(rows);
+  }
+  // Takes back what a record of rows or fields says. A score comes back times `faded`.
+  void undo(const UndoLog::Record& record, float faded) noexcept {
+    using Kind = UndoLog::Kind;
+    switch (record.kind) {
+      case Kind::keys:
+        return keys_.restore(record.slot, record.payload);
+      case Kind::values:
+        return values_.restore(record.slot, record.payload);
+      case Kind::fields:
+        return restore_fields(record.slot, record.payload, faded);
+      case Kind::copied:
+        return copy(*this, number_at(record.payload), record.slot);
+      case Kind::exchanged:
+        return exchange(record.slot, number_at(record.payload));
+      case Kind::keys_packed:
+        return keys_.restore_pack(size_, record.payload);
+      case Kind::values_packed:
+        return values_.restore_pack(size_, record.payload);
+      case Kind::keys_cut:
+        return keys_.restore_cut(record.slot, record.payload);
+      case Kind::values_cut:
+        return values_.restore_cut(record.slot, record.payload);
+      default:
+        return;
     }
   }
 
@@ -182,6 +273,8 @@ class Head {
     mass_.swap(other.mass_);
     bias_.swap(other.bias_);
     position_.swap(other.position_);
+    std::swap(log_, other.log_);
+    std::swap(images_, other.images_);
   }
 
   // An empty head of the same kind, whose bytes count in the same ledger or in another.
@@ -189,6 +282,84 @@ class Head {
   Head sibling(ByteLedger* ledger) const { return Head(head_dim_, fields_, ledger, key_type_, value_type_); }
 
  private:
+  struct Fields {
+    std::uint32_t position;
+    float score, mass, bias;
+  };
+  static std::size_t number_at(const char* payload) noexcept {
+    std::uint32_t number;
+    std::memcpy(&number, payload, sizeof number);
+    return number;
+  }
+
+  template <class F>
+  void unlogged(const F& f) noexcept {
+    log_.pause(true);
+    f();
+    log_.pause(false);
+  }
+  template <class Rows, class Write>
+  void change(UndoLog::Kind kind, Rows& rows, std::size_t slot, const Write& write) noexcept {
+    if (!log_.recording()) return write(rows);
+    char* to = log_.open(rows.image_bytes());
+    if (to == nullptr) return write(rows);
+    log_.close(kind, slot, rows.record(slot, to, write));
+  }
+  template <class Rows>
+  void exchange_rows(UndoLog::Kind kind, Rows& rows, std::size_t a, std::size_t b) noexcept {
+    if (!log_.recording()) return rows.exchange(a, b);
+    if (std::min(a, b) >= rows.exact_from()) {
+      for (const std::size_t slot : {a, b}) change(kind, rows, slot, [](auto&) {});
+      return rows.exchange(a, b);
+    }
+    float x[kMaxHeadDim];
+    float y[kMaxHeadDim];
+    rows.read(a, x);
+    rows.read(b, y);
+    change(kind, rows, a, [&](auto& r) { r.write(a, y); });
+    change(kind, rows, b, [&](auto& r) { r.write(b, x); });
+  }
+  void log_fields(std::size_t slot) noexcept {
+    if (!log_.recording()) return;
+    log_.add(UndoLog::Kind::fields, slot,
+             Fields{position()[slot], fields_.score ? score()[slot] : 0.0f,
+                    fields_.mass ? mass()[slot] : 1.0f, fields_.mass ? bias()[slot] : 0.0f});
+  }
+  void restore_fields(std::size_t slot, const char* payload, float faded) noexcept {
+    Fields fields;
+    std::memcpy(&fields, payload, sizeof fields);
+    position()[slot] = fields.position;
+    if (fields_.score) score()[slot] = fields.score * faded;
+    if (fields_.mass) {
+      mass()[slot] = fields.mass;
+      bias()[slot] = fields.bias;
+    }
+  }
+  // Notes that what stands in `slot` stands at `kept` too, if it does bit for bit.
+  bool log_copy(std::size_t slot, std::size_t kept) noexcept {
+    if (slot == kept || std::min(slot, kept) < exact_from()) return false;
+    log_.add(UndoLog::Kind::copied, slot, static_cast<std::uint32_t>(kept));
+    return true;
+  }
+  template <class Rows>
+  void log_packing(UndoLog::Kind kind, const Rows& rows) noexcept {
+    const std::size_t bytes = log_.recording() ? rows.pack_image_bytes(size_) : 0;
+    if (bytes == 0) return;
+    if (char* to = log_.open(bytes)) {
+      rows.save_pack(size_, to);
+      log_.close(kind, 0, bytes);
+    }
+  }
+  template <class Rows>
+  void log_cut(UndoLog::Kind kind, const Rows& rows, std::size_t entries) noexcept {
+    const std::size_t bytes = log_.recording() ? rows.cut_image_bytes(entries) : 0;
+    if (bytes == 0) return;
+    if (char* to = log_.open(bytes)) {
+      rows.save_cut(entries, to);
+      log_.close(kind, entries, bytes);
+    }
+  }
+
   static float* floats(const Block& block) noexcept { return reinterpret_cast<float*>(block.data()); }
 
   void resize_fields(std::size_t entries) {
@@ -215,6 +386,8 @@ class Head {
   Block mass_;      // [capacity padded to 16]
   Block bias_;      // [capacity padded to 16]
   Block position_;  // [capacity padded to 16]
+  UndoLog log_;
+  ScoreImages images_;
 };
 
 }  // namespace zeromerge

@@ -4,7 +4,10 @@
 // be kept out of groups for good; so can all of them, which makes this storage in 8 bits.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <utility>
 
 #include "zeromerge/storage/codec_q4.hpp"
@@ -45,6 +48,8 @@ class PackedRows {
   }
 
   bool packs_late() const noexcept { return true; }
+  // The first row that is copied and exchanged bit for bit.
+  std::size_t exact_from() const noexcept { return packed_; }
   // Whether the rows behind the groups are in 8 bits.
   bool settled() const noexcept { return tail_.settled(); }
 
@@ -52,14 +57,19 @@ class PackedRows {
   void resize(std::size_t rows) { tail_.widen(rows > packed_ ? rows - packed_ : 0); }
 
   // Packs every whole group of the first `size` rows, the last `loose` aside, which never are from now on,
-  // and leaves room for `rows`. Throws std::bad_alloc with nothing changed that matters.
-  void settle(std::size_t size, std::size_t rows, std::size_t loose) {
+  // and leaves room for `rows`; for no fewer rows behind the groups than before if those may be unpacked
+  // again
+  // (`tight` is false). Throws std::bad_alloc with nothing changed that matters.
+  void settle(std::size_t size, std::size_t rows, std::size_t loose, bool tight = true) {
     loose_ = loose;
     unpack(size, whole_groups(size - std::min(size, loose)));
     groups_.resize(groups_bytes(packed_, rows, loose));
     pack(size);
-    tail_.settle(tail_rows(packed_, rows, loose));
+    const std::size_t least = tight || !settled() ? 0 : tail_.room();
+    tail_.settle(std::max(least, tail_rows(packed_, rows, loose)));
   }
+  // Whether settle() would give memory back.
+  bool spares(std::size_t rows) const noexcept { return tail_.room() > tail_rows(packed_, rows, loose_); }
 
   // The same without taking or giving memory: room for the groups has been made.
   void pack(std::size_t size) noexcept {
@@ -93,12 +103,69 @@ class PackedRows {
     write(to, row);
   }
   void exchange(std::size_t a, std::size_t b) noexcept {
+    if (a >= packed_ && b >= packed_) return tail_.exchange(a - packed_, b - packed_);
     float x[kMaxHeadDim];
     float y[kMaxHeadDim];
     read(a, x);
     read(b, y);
     write(a, y);
     write(b, x);
+  }
+
+  // See Keys.
+  std::size_t image_bytes() const noexcept { return std::max(tail_.image_bytes(), codec_.image_bytes()); }
+  template <class Write>
+  std::size_t record(std::size_t slot, char* to, const Write& write) noexcept {
+    if (slot < packed_) return codec_.record(group(slot), slot % kernels::kGroup, to, [&] { write(*this); });
+    tail_.save(slot - packed_, to);
+    write(*this);
+    return tail_.image_bytes();
+  }
+  void restore(std::size_t slot, const char* from) noexcept {
+    if (slot < packed_)
+      codec_.restore(group(slot), slot % kernels::kGroup, from);
+    else
+      tail_.restore(slot - packed_, from);
+  }
+
+  // On average, where new rows are like those of their group.
+  std::size_t usual_image_bytes() const noexcept {
+    return std::max(tail_.image_bytes(), codec_.usual_image_bytes());
+  }
+  std::size_t most_cut_bytes(std::size_t rows) const noexcept {
+    return sizeof(std::uint32_t) + (rows / kernels::kGroup + 2) * codec_.group_bytes();
+  }
+
+  // What pack(size) and cut(size) are about to change: bytes (0: nothing), what takes it back, and back.
+  std::size_t pack_image_bytes(std::size_t size) const noexcept {
+    const std::size_t joining = whole_groups(size - std::min(size, packed_ + loose_));
+    return joining == 0 ? 0 : sizeof(std::uint32_t) + joining * tail_.image_bytes();
+  }
+  void save_pack(std::size_t size, char* to) const noexcept {
+    to = save_packed(to);
+    const std::size_t joining = whole_groups(size - packed_ - loose_);
+    for (std::size_t j = 0; j < joining; ++j, to += tail_.image_bytes()) tail_.save(j, to);
+  }
+  void restore_pack(std::size_t size, const char* from) noexcept {
+    std::uint32_t before;
+    std::memcpy(&before, from, sizeof before);
+    from += sizeof before;
+    const std::size_t joined = packed_ - before;
+    for (std::size_t j = size - packed_; j-- > 0;) tail_.copy(tail_, j, j + joined);
+    for (std::size_t j = 0; j < joined; ++j, from += tail_.image_bytes()) tail_.restore(j, from);
+    packed_ = before;
+  }
+  std::size_t cut_image_bytes(std::size_t size) const noexcept {
+    return size >= packed_ ? 0 : sizeof(std::uint32_t) + cut_bytes(size, packed_);
+  }
+  void save_cut(std::size_t size, char* to) const noexcept {
+    std::memcpy(save_packed(to), group(whole_groups(size)), cut_bytes(size, packed_));
+  }
+  void restore_cut(std::size_t size, const char* from) noexcept {
+    std::uint32_t before;
+    std::memcpy(&before, from, sizeof before);
+    std::memcpy(group(whole_groups(size)), from + sizeof before, cut_bytes(size, before));
+    packed_ = before;
   }
 
   // Rows from `size` on are forgotten; a group that is cut goes on as a group.
@@ -129,6 +196,14 @@ class PackedRows {
   }
 
  private:
+  char* save_packed(char* to) const noexcept {
+    const auto packed = static_cast<std::uint32_t>(packed_);
+    std::memcpy(to, &packed, sizeof packed);
+    return to + sizeof packed;
+  }
+  std::size_t cut_bytes(std::size_t size, std::size_t packed) const noexcept {
+    return (packed - whole_groups(size)) / kernels::kGroup * codec_.group_bytes();
+  }
   static std::size_t whole_groups(std::size_t rows) noexcept {
     return rows / kernels::kGroup * kernels::kGroup;
   }
