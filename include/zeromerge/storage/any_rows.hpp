@@ -73,6 +73,9 @@ class AnyRows {
   void clear() noexcept {
     std::visit([](auto& r) { r.clear(); }, rows_);
   }
+  void count_in(ByteLedger* ledger) noexcept {
+    std::visit([=](auto& r) { r.count_in(ledger); }, rows_);
+  }
   void swap(AnyRows& other) noexcept { rows_.swap(other.rows_); }
 
  private:

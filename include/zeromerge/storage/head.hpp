@@ -176,6 +176,14 @@ class Head {
   void set_size(std::size_t entries) noexcept { size_ = entries; }
   std::uint32_t& position_at(std::size_t slot) noexcept { return position()[slot]; }
 
+  // From now on its bytes count in another ledger.
+  void count_in(ByteLedger* ledger) noexcept {
+    ledger_ = ledger;
+    keys_.count_in(ledger);
+    values_.count_in(ledger);
+    for (Block* block : {&score_, &mass_, &bias_, &position_}) block->count_in(ledger);
+  }
+
   void swap(Head& other) noexcept {
     std::swap(size_, other.size_);
     std::swap(capacity_, other.capacity_);

@@ -101,6 +101,10 @@ class Keys {
     tiles_.resize(0);
     scale_.resize(0);
   }
+  void count_in(ByteLedger* ledger) noexcept {
+    tiles_.count_in(ledger);
+    scale_.count_in(ledger);
+  }
   void swap(Keys& other) noexcept {
     tiles_.swap(other.tiles_);
     scale_.swap(other.scale_);

@@ -124,6 +124,10 @@ class PackedRows {
     groups_.resize(0);
     tail_.clear();
   }
+  void count_in(ByteLedger* ledger) noexcept {
+    groups_.count_in(ledger);
+    tail_.count_in(ledger);
+  }
   void swap(PackedRows& other) noexcept {
     std::swap(packed_, other.packed_);
     std::swap(loose_, other.loose_);

@@ -96,6 +96,10 @@ class Values {
     rows_.resize(0);
     scale_.resize(0);
   }
+  void count_in(ByteLedger* ledger) noexcept {
+    rows_.count_in(ledger);
+    scale_.count_in(ledger);
+  }
   void swap(Values& other) noexcept {
     rows_.swap(other.rows_);
     scale_.swap(other.scale_);
