@@ -77,7 +77,7 @@ std::vector<std::vector<float>> replayed(const Tokens& t) {
   const Head<float> heads[] = {copied(full.layer(0).head(0)), copied(full.layer(0).head(1))};
   const Executor executor = serial();
   return Replay{}.rate(
-      PromptView<Head<float>>{kGeometry, heads, kTokens, queries, &rope, nullptr, executor, {}});
+      PromptView<Head<float>>{kGeometry.shape(0), heads, kTokens, queries, &rope, nullptr, executor, {}});
 }
 
 // The first 4, the last 16 and the best `count` of the others.
@@ -149,7 +149,7 @@ TEST(PromptEnd, FittedValuesAreTheRegressionsOwn) {
   queries.append(t.queries(0, kTokens));
   const Rope rope({.dims = 64}, 64);
   const Executor executor = serial();
-  const PromptView<Head<float>> view{kGeometry, {}, kTokens, queries, &rope, nullptr, executor, {}};
+  const PromptView<Head<float>> view{kGeometry.shape(0), {}, kTokens, queries, &rope, nullptr, executor, {}};
   const ReferenceQueries<Head<float>> references(view, 32, RefitParams{}.reach);
   const ValueRefit<Head<float>> refit({.references = 32, .ridge = 0.2f}, references);
   std::vector<Head<float>> all, kept;

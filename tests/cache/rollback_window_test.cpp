@@ -37,9 +37,13 @@ const char* const kPolicies[] = {
     "zeromerge:budget=50,merge=nearest,",
     "zeromerge:budget=80,replay=50%,hold=30,merge=drop,",
     "zeromerge:budget=45,importance=mean,decay=1,",
+    "zeromerge:budget=25%,least=12,",
+    "zeromerge:budget=25%,least=12,tail=20%,residual=10%,",
+    "zeromerge:budget=30%,least=12,tail=60%,evict=6,merge=drop,",
     "h2o:budget=60,",
     "snapkv:budget=80,",
     "best:budget=60,",
+    "best:budget=30%,least=40,",
     "best:budget=60,hold=4,precise=1%,",
     "best:budget=130,tail=40,",
     "keydiff:budget=60,",
@@ -63,8 +67,8 @@ class RollbackWindow : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Policies, RollbackWindow, testing::ValuesIn(specs()),
                          [](const auto& test) { return "spec" + std::to_string(test.index); });
 
-// Rounds of {k rows in one call; the last j of them taken back} against a twin that only ever gets what stays.
-// What is rejected are other tokens than those that come in its place.
+// Rounds of {k rows in one call; the last j of them taken back} against a twin that only ever gets what
+// stays. What is rejected are other tokens than those that come in its place.
 void expect_rounds_leave_no_trace(const std::string& spec, std::size_t prompt, std::uint64_t seed) {
   SCOPED_TRACE(spec + ", prompt of " + std::to_string(prompt));
   const Tokens t(kGeometry, 420, 3), rejected(kGeometry, 420, seed);

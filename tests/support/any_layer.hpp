@@ -64,9 +64,9 @@ inline std::vector<HeadBits> layer_bits(const AnyLayer& layer, const Geometry& g
 inline bool same_state(const HeadState& a, const HeadState& b) {
   const Division &x = a.division, &y = b.division;
   return x.capacity == y.capacity && x.sinks == y.sinks && x.residual == y.residual && x.recent == y.recent &&
-         x.slack == y.slack && x.by_prompt == y.by_prompt && x.precise == y.precise &&
-         a.residuals == b.residuals && a.rated == b.rated && a.held_sum == b.held_sum &&
-         a.ring_next == b.ring_next && a.ring == b.ring;
+         x.slack == y.slack && x.by_prompt == y.by_prompt && x.precise == y.precise && x.mean == y.mean &&
+         x.by_mean == y.by_mean && a.residuals == b.residuals && a.rated == b.rated &&
+         a.held_sum == b.held_sum && a.ring_next == b.ring_next && a.ring == b.ring;
 }
 
 // "" if the two hold the same bits, else what differs first. scores: they are compared too.

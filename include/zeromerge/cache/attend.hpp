@@ -31,7 +31,7 @@ inline constexpr std::size_t kDecodeFrom =
 // What the attention functions of a layer share.
 template <class H>
 struct LayerView {
-  const Geometry& geometry;
+  LayerShape geometry;
   std::span<H> heads;
   Workspace& workspace;
   const Executor& executor;

@@ -4,14 +4,17 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "zeromerge/cache/attend.hpp"
+#include "zeromerge/cache/budget_share.hpp"
 #include "zeromerge/cache/check.hpp"
 #include "zeromerge/cache/checkpoint.hpp"
 #include "zeromerge/cache/evict.hpp"
+#include "zeromerge/cache/growth.hpp"
 #include "zeromerge/cache/layer_context.hpp"
 #include "zeromerge/cache/policy.hpp"
 #include "zeromerge/cache/prompt.hpp"
@@ -27,21 +30,25 @@ class LayerCache {
  public:
   using HeadType = Head<typename P::Key, typename P::Value>;
 
-  // `index`: the layer's number in the model (budgets may depend on it).
-  LayerCache(LayerContext<P>* context, std::size_t index, std::size_t sequence = 0)
+  // `number`: of the cache's layers.
+  LayerCache(LayerContext<P>* context, std::size_t number, std::size_t sequence = 0)
       : context_(context),
-        index_(index),
+        number_(number),
         sequence_(sequence),
-        states_(context->geometry.kv_heads),
-        queries_(context->geometry.query_heads, context->geometry.head_dim,
-                 context->geometry.attention_scale(), &context->ledger),
-        second_(&context->ledger) {
-    const Geometry& g = context->geometry;
+        shape_(context->geometry.shape(number)),
+        states_(shape_.kv_heads),
+        queries_(shape_.query_heads, shape_.head_dim, shape_.attention_scale(), context->ledger.get()),
+        second_(context->ledger.get()) {
     const P& policy = context->policy;
-    heads_.reserve(g.kv_heads);
-    for (std::size_t h = 0; h < g.kv_heads; ++h)
-      heads_.emplace_back(g.head_dim, policy.fields(), &context->ledger, policy.key_type, policy.value_type);
+    heads_.reserve(shape_.kv_heads);
+    for (std::size_t h = 0; h < shape_.kv_heads; ++h)
+      heads_.emplace_back(shape_.head_dim, policy.fields(), context->ledger.get(), policy.key_type,
+                          policy.value_type);
   }
+  // A layer is its cache's; a copy would be an accident. See KvCache::fork and checkpoint().
+  LayerCache(const LayerCache&) = delete;
+  LayerCache(LayerCache&&) noexcept = default;
+  LayerCache& operator=(LayerCache&&) noexcept = default;
 
   // Takes tokens of a prompt: q [tokens][query_heads][head_dim], k and v [tokens][kv_heads][head_dim] (keys
   // after RoPE). Writes their exact causal attention over everything the cache holds to out
@@ -82,30 +89,30 @@ class LayerCache {
   // nothing changed, if the budget is impossible for this prompt.
   void finish_prompt() {
     if (!in_prompt_) return;
-    const PromptRatings none;
-    const std::vector<std::size_t> least = capacities({}, {});
-    if (tokens_ == 0) return finish_prompt(none, least);
+    const std::vector<std::size_t> least = capacities({});
+    if (tokens_ == 0) return finish_prompt(PromptRatings{}, least);
     const PromptRatings ratings = rate_prompt();
-    auto query = budget_query(tokens_);
-    query.importance = ratings.for_budget;
-    query.within_error = ratings.within_error;
-    query.progress = context_->progress_of(sequence_, tokens_);
-    finish_prompt(ratings, context_->policy.budget.capacities(query));
+    finish_prompt(ratings, capacities(ratings));
   }
 
   // The same in two parts, for budgets that share out over all layers; see finish_together.
   bool shares_budget() const noexcept { return context_->shares_budget(); }
   PromptRatings rate_prompt() {
     bring_scores_up();
-    return detail::rate_prompt(prompt_layer());
+    return detail::rate_prompt(prompt_layer(), budget_query(tokens_));
   }
-  // Of the layers with these numbers (none: of this one), whose heads' entries the budget compares; without
-  // importance: only a check. Throws Error if one is impossible, which does not depend on importance.
-  std::vector<std::size_t> capacities(std::span<const std::size_t> layers, const Ratings& importance) const {
+  // [kv_heads] of these layers one after another (none: of this one), whose heads' entries the budget
+  // compares; without ratings: only a check. Throws Error if one is impossible, which does not depend on
+  // ratings.
+  std::vector<std::size_t> capacities(const PromptRatings& ratings, const LayerList& layers = {}) const {
     auto query = budget_query(tokens_);
-    query.layers = std::max<std::size_t>(1, layers.size());
-    query.numbers = layers;
-    query.importance = importance;
+    query.layers = std::max<std::size_t>(1, layers.numbers.size());
+    query.numbers = layers.numbers;
+    query.each = layers.kv_heads;
+    query.importance = ratings.for_budget;
+    query.within_error = ratings.within_error;
+    const auto progress = progress_of(layers.numbers);
+    if (progress) query.progress = &*progress;
     const auto all = context_->policy.budget.capacities(query);
     (void)detail::divide_all(context_->policy, query, all);
     return all;
@@ -113,9 +120,14 @@ class LayerCache {
   void finish_prompt(const PromptRatings& ratings, std::span<const std::size_t> capacities) {
     const auto query = budget_query(tokens_);
     const auto divisions = detail::divide_all(context_->policy, query, capacities);
+    BudgetShare share;
+    if (shares_over_layers() && tokens_ != 0)
+      share = detail::share_of(context_->policy.budget, query, capacities, ratings.for_budget,
+                               mean_of(context_->policy.budget, query) * context_->heads());
     bring_scores_up();
     for (auto& head : heads_) head.keep_nothing();
     detail::end_prompt(prompt_layer(), std::span<const Division>(divisions), ratings);
+    take_share(std::move(share));
     queries_.clear();
     second_.clear();
     context_->workspace->release_prompt();
@@ -151,16 +163,14 @@ class LayerCache {
     if (q.tokens == 0) fail("decode: it takes one token at least, got none");
     check(q, k, v, out, q.tokens);
     if (in_prompt_) finish_with_others();
-    for (std::size_t h = 0; h < heads_.size(); ++h) reserve_for_decode(heads_[h], states_[h], q.tokens);
-    for (std::size_t h = 0; h < heads_.size(); ++h)
-      detail::reserve_undo(context_->policy, heads_[h], states_[h], tokens_, q.tokens);
+    make_room_for(q.tokens);
     const auto layer = view();
     const auto plan = detail::plan_decode(layer, scratch_, q.tokens);
     const std::size_t first = tokens_;
     detail::attend_tokens(
         layer, plan, q, out,
         [&](std::size_t h, std::size_t t) {
-          detail::begin_step(heads_[h], states_[h]);
+          begin_token(h, first + t + 1);
           append_row(k, v, h, t, first + t);
         },
         [&](const detail::DecodePlan& p, std::size_t h, std::size_t t) {
@@ -171,7 +181,7 @@ class LayerCache {
           }
           if constexpr (ranks<typename P::ScoreType>())
             evict(context_->policy, heads_[h], states_[h], first + t + 1);
-          heads_[h].pack();
+          heads_[h].pack(loose_rows(states_[h].division));
           heads_[h].log().end();
         });
     tokens_ += q.tokens;
@@ -182,7 +192,7 @@ class LayerCache {
   // exponentials to lse [query_heads]. Throws Error on wrong shapes, values that are not finite, and on an
   // empty cache.
   void attend(const RowView& q, const OutView& out, float* lse = nullptr) {
-    detail::check_queries(context_->geometry, q, out, 1);
+    detail::check_queries(shape_, q, out, 1);
     if (tokens_ == 0) fail("attend: the cache is empty; give it a prompt first");
     const auto layer = view();
     const auto plan = detail::plan_decode(layer, scratch_, 0);
@@ -194,7 +204,7 @@ class LayerCache {
     std::fill(states_.begin(), states_.end(), HeadState{});
     queries_.clear();
     second_.clear();
-    context_->progress[sequence_] = {};
+    budget_share_ = {};
     tokens_ = unscored_ = opened_ = 0;
     in_prompt_ = true;
   }
@@ -238,6 +248,7 @@ class LayerCache {
     if (!can_truncate(tokens)) refuse_to_truncate(tokens);
     forget(dropped);
     second_.truncate(tokens);
+    budget_share_ = {};
     tokens_ = tokens;
     opened_ = std::min(opened_, tokens);
     in_prompt_ = true;
@@ -245,41 +256,57 @@ class LayerCache {
 
   // What the layer holds now. Throws std::bad_alloc.
   Checkpoint<HeadType> checkpoint() const {
-    return {&context_->ledger, index_,  std::span<const HeadType>(heads_),        states_,
-            queries_,          second_, {tokens_, opened_, unscored_, in_prompt_}};
+    return {context_->ledger, index(),       std::span<const HeadType>(heads_),        states_, queries_,
+            second_,          budget_share_, {tokens_, opened_, unscored_, in_prompt_}};
   }
 
   // Holds again what it held then, any number of times, whatever has been added or has left since. The
   // checkpoint may be of another sequence of this cache: that forks it. Throws Error on another layer's, and
   // std::bad_alloc, both with nothing changed.
   void rollback(const Checkpoint<HeadType>& checkpoint) {
-    if (!checkpoint.is_of(&context_->ledger, index_))
-      fail("rollback: the checkpoint is of layer ", checkpoint.layer(), " of a cache, this is layer ", index_,
-           " of perhaps another; give a layer its own");
-    std::vector<HeadType> heads(checkpoint.heads().begin(), checkpoint.heads().end());
-    std::vector<HeadState> states = checkpoint.states();
-    QueryRows queries = checkpoint.queries();
-    SecondReading second = checkpoint.second();
-    queries_ = std::move(queries);
-    second_ = std::move(second);
-    heads_.swap(heads);
-    states_.swap(states);
-    tokens_ = checkpoint.progress().tokens;
-    opened_ = checkpoint.progress().opened;
-    unscored_ = checkpoint.progress().unscored;
-    in_prompt_ = checkpoint.progress().in_prompt;
+    check_own(checkpoint);
+    restore(Checkpoint<HeadType>(checkpoint));
+  }
+  // The same in two parts, for several layers that go back together.
+  void check_own(const Checkpoint<HeadType>& checkpoint) const {
+    if (!checkpoint.is_of(context_->ledger, index()))
+      fail("rollback: the checkpoint is of layer ", checkpoint.layer(), " of a cache, this is layer ",
+           index(), " of perhaps another; give a layer its own");
+  }
+  void restore(Checkpoint<HeadType>&& held) noexcept {
+    queries_ = std::move(held.queries_);
+    second_ = std::move(held.second_);
+    heads_.swap(held.heads_);
+    states_.swap(held.states_);
+    budget_share_ = std::move(held.budget_share_);
+    tokens_ = held.progress_.tokens;
+    opened_ = held.progress_.opened;
+    unscored_ = held.progress_.unscored;
+    in_prompt_ = held.progress_.in_prompt;
+  }
+  // Holds what a layer of the same shape in a cache of the same policy holds, sink logits included, counted
+  // here. Throws std::bad_alloc with nothing changed.
+  void copy_from(const LayerCache& other) {
+    std::vector<float> sinks = other.sinks_;
+    Checkpoint<HeadType> held = other.checkpoint();
+    held.count_in(context_->ledger);
+    restore(std::move(held));
+    sinks_ = std::move(sinks);
   }
 
   // Attention sinks as logits of their own: one per query head, which takes part in every softmax and has no
   // value. [query_heads], or empty for none. Throws Error on another count or values that are not finite.
   void set_sink_logits(std::span<const float> sinks) {
-    detail::check_sinks(context_->geometry, sinks);
+    detail::check_sinks(shape_, sinks);
     sinks_.assign(sinks.begin(), sinks.end());
   }
 
-  std::size_t tokens() const noexcept { return tokens_; }  // seen so far
+  const void* identity() const noexcept { return context_->ledger.get(); }  // see KvCache::identity
+  std::size_t tokens() const noexcept { return tokens_; }                   // seen so far
   bool in_prompt() const noexcept { return in_prompt_; }
-  std::size_t index() const noexcept { return index_; }
+  std::size_t index() const noexcept { return context_->first_layer + number_; }  // in the model
+  const LayerShape& shape() const noexcept { return shape_; }
+  const BudgetShare& budget_share() const noexcept { return budget_share_; }
   const HeadType& head(std::size_t h) const noexcept { return heads_[h]; }
   const HeadState& state(std::size_t h) const noexcept { return states_[h]; }
   std::size_t bytes() const noexcept {
@@ -290,18 +317,18 @@ class LayerCache {
 
  private:
   detail::LayerView<HeadType> view() {
-    return {context_->geometry, std::span<HeadType>(heads_), *context_->workspace, context_->executor,
+    return {shape_, std::span<HeadType>(heads_), *context_->workspace, context_->executor,
             sinks_.empty() ? nullptr : sinks_.data()};
   }
 
   void check(const RowView& q, const RowView& k, const RowView& v, const OutView& out,
              std::size_t tokens) const {
-    detail::check_queries(context_->geometry, q, out, tokens);
+    detail::check_queries(shape_, q, out, tokens);
     check_entries(k, v, tokens);
   }
   void check_entries(const RowView& k, const RowView& v, std::size_t tokens) const {
-    detail::check_entries(context_->geometry, "k", k, tokens, context_->policy.key_type);
-    detail::check_entries(context_->geometry, "v", v, tokens, context_->policy.value_type);
+    detail::check_entries(shape_, "k", k, tokens, context_->policy.key_type);
+    detail::check_entries(shape_, "v", v, tokens, context_->policy.value_type);
   }
 
   void take_back(std::size_t tokens) noexcept {
@@ -376,15 +403,40 @@ class LayerCache {
   detail::PromptLayer<P, HeadType> prompt_layer() const {
     auto* self = const_cast<LayerCache*>(this);
     return {context_->policy,
-            {context_->geometry, std::span<const HeadType>(heads_), tokens_, queries_, context_->rope.get(),
+            {shape_, std::span<const HeadType>(heads_), tokens_, queries_, context_->ropes[number_].get(),
              sinks_.empty() ? nullptr : sinks_.data(), context_->executor, second_.noted()},
-            index_,
             std::span<HeadType>(self->heads_),
             std::span<HeadState>(self->states_)};
   }
 
+  // A budget that shares out over all layers counts the bytes of all of them.
   BudgetQuery budget_query(std::size_t tokens) const {
-    return detail::budget_query(context_->policy, index_, heads_.size(), context_->geometry.head_dim, tokens);
+    const detail::HeadDims& dims = shares_over_layers() ? context_->dims : own_dims_;
+    return detail::budget_query(context_->policy, index(), heads_.size(), dims, tokens);
+  }
+
+  // The layers of this cache share a budget.
+  bool shares_over_layers() const noexcept { return shares_budget() && context_->geometry.layers > 1; }
+
+  // What others have got of the budget when the layers with these numbers (none: this one) end their prompt;
+  // nothing where they do not share it, or are not all of this cache.
+  std::optional<BudgetProgress> progress_of(std::span<const std::size_t> numbers) const {
+    const std::size_t own[] = {index()};
+    if (numbers.empty()) numbers = own;
+    const auto is_here = [&](std::size_t number) {
+      return number >= context_->first_layer && number - context_->first_layer < context_->geometry.layers;
+    };
+    if (!shares_over_layers() || !std::all_of(numbers.begin(), numbers.end(), is_here)) return std::nullopt;
+    return detail::progress_of(context_->of(sequence_), numbers, tokens_);
+  }
+
+  // When all layers have ended a prompt, what competed in it is of no more interest.
+  void take_share(BudgetShare&& share) noexcept {
+    budget_share_ = std::move(share);
+    const std::span<LayerCache> all = context_->of(sequence_);
+    if (std::all_of(all.begin(), all.end(),
+                    [&](const LayerCache& layer) { return layer.budget_share_.tokens == tokens_; }))
+      for (LayerCache& layer : all) layer.budget_share_.forget_values();
   }
 
   // A decoded token ends the prompt of its layer; of all layers where they share a budget and have the same
@@ -398,11 +450,32 @@ class LayerCache {
     finish_prompt();
   }
 
+  // Room for the entries of so many decoded tokens and for taking them back. Throws std::bad_alloc with
+  // nothing changed that matters.
+  void make_room_for(std::size_t tokens) {
+    const P& policy = context_->policy;
+    const std::size_t mean = detail::following_mean(policy, tokens_ + tokens);
+    for (std::size_t h = 0; h < heads_.size(); ++h) {
+      const Division division = grown(policy, states_[h], mean);
+      reserve_for_decode(heads_[h], states_[h], division, tokens);
+      detail::reserve_undo(policy, heads_[h], states_[h], division, tokens_, tokens);
+    }
+  }
+  // The token that makes `seen` of them comes: a head grows to what a budget of a share gives then.
+  void begin_token(std::size_t h, std::size_t seen) noexcept {
+    detail::begin_step(heads_[h], states_[h]);
+    const std::size_t mean = detail::following_mean(context_->policy, seen);
+    if (!grows(states_[h], mean)) return;
+    const Division before = states_[h].division;
+    grow(context_->policy, heads_[h], states_[h], mean);
+    detail::note_division(heads_[h], before);
+  }
+
   // Bounded mode: a prompt goes on with heads at their capacities.
   void fit_to_budget() {
     auto query = budget_query(tokens_);
     const auto layer = prompt_layer();
-    const PromptRatings ratings = detail::rate_prompt(layer);
+    const PromptRatings ratings = detail::rate_prompt(layer, query);
     query.importance = ratings.for_budget;
     const auto division =
         detail::divide_all(context_->policy, query, context_->policy.budget.capacities(query));
@@ -419,7 +492,7 @@ class LayerCache {
   // Token `t` of these to one head.
   void append_row(const RowView& k, const RowView& v, std::size_t h, std::size_t t,
                   std::size_t position) noexcept {
-    const std::size_t dim = context_->geometry.head_dim;
+    const std::size_t dim = shape_.head_dim;
     float key[kMaxHeadDim];
     float value[kMaxHeadDim];
     detail::read_row(k.row(t, h), k.type, dim, 1.0f, key);
@@ -428,12 +501,15 @@ class LayerCache {
   }
 
   LayerContext<P>* context_;
-  std::size_t index_;
+  std::size_t number_;
   std::size_t sequence_;
+  LayerShape shape_;
+  detail::HeadDims own_dims_{shape_.head_dim};
   std::vector<HeadType> heads_;    // [kv_heads]
   std::vector<HeadState> states_;  // [kv_heads]
   QueryRows queries_;              // of the prompt's newest tokens, if the policy keeps them
   SecondReading second_;           // of the prompt
+  BudgetShare budget_share_;       // of a budget over layers
   std::vector<float> sinks_;       // [query_heads] or empty
   std::size_t tokens_ = 0;
   std::size_t opened_ = 0;    // before the newest prompt

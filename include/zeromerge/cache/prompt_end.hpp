@@ -25,6 +25,12 @@ struct PromptRatings {
   std::vector<std::size_t> within_error{};  // see BudgetQuery
 };
 
+// Layers that are asked about together.
+struct LayerList {
+  std::vector<std::size_t> numbers{};   // in the model
+  std::vector<std::size_t> kv_heads{};  // of each
+};
+
 namespace detail {
 
 // A layer as its cache lends it.
@@ -32,7 +38,6 @@ template <class P, class H>
 struct PromptLayer {
   const P& policy;
   PromptView<H> view;
-  std::size_t index;  // the layer's number in the model
   std::span<H> heads;
   std::span<HeadState> states;
 };
@@ -127,6 +132,7 @@ std::vector<H> fit_heads(const PromptLayer<P, H>& layer, std::span<const Divisio
   layer.view.executor(layer.heads.size(), [&](std::size_t h) {
     HeadState& state = layer.states[h];
     state.division = divisions[h];
+    state.at_end = {divisions[h].capacity, divisions[h].mean};
     // A head that got smaller may have more merged entries than it now reserves places for; the surplus
     // competes.
     state.residuals = std::min(state.residuals, divisions[h].residual);
@@ -188,13 +194,11 @@ std::vector<std::size_t> capacities_within(const PromptLayer<P, H>& layer, const
   return all;
 }
 
-// Ratings of a layer's entries as they are.
+// Ratings of a layer's entries as they are. `query`: what its budget is asked.
 template <class P, class H>
-PromptRatings rate_prompt(const PromptLayer<P, H>& layer) {
+PromptRatings rate_prompt(const PromptLayer<P, H>& layer, const BudgetQuery& query) {
   const P& policy = layer.policy;
   PromptRatings ratings;
-  const BudgetQuery query =
-      budget_query(policy, layer.index, layer.heads.size(), layer.heads[0].head_dim(), layer.view.tokens);
   if (policy.rates_prompts() && !everything_fits(layer, query))
     ratings.by_prompt = policy.prompt_score.rate(layer.view);
   ratings.within_error = capacities_within(layer, ratings.by_prompt, needed_capacity(policy));
@@ -243,28 +247,32 @@ void end_prompt(const PromptLayer<P, H>& layer, std::span<const Division> divisi
 template <class Layer>
 void finish_together(std::span<Layer* const> layers) {
   std::vector<Layer*> open;
-  std::vector<std::size_t> numbers;
+  LayerList list;
   for (Layer* layer : layers)
     if (layer->in_prompt() && layer->tokens() != 0) {
       open.push_back(layer);
-      numbers.push_back(layer->index());
+      list.numbers.push_back(layer->index());
+      list.kv_heads.push_back(layer->shape().kv_heads);
     }
   if (open.size() < 2 || !open[0]->shares_budget()) {
     for (const Layer* layer : open) (void)layer->capacities({}, {});  // all are possible, or none has ended
     for (Layer* layer : layers) layer->finish_prompt();
     return;
   }
-  (void)open[0]->capacities(numbers, {});  // it is possible, or nothing changes
+  (void)open[0]->capacities({}, list);  // it is possible, or nothing changes
   std::vector<PromptRatings> ratings;
-  Ratings all;
+  PromptRatings all;
   for (Layer* layer : open) {
     ratings.push_back(layer->rate_prompt());
-    for (auto& head : ratings.back().for_budget) all.push_back(std::move(head));
+    for (auto& head : ratings.back().for_budget) all.for_budget.push_back(std::move(head));
+    ratings.back().for_budget.clear();
   }
-  const auto capacities = open[0]->capacities(numbers, all);
-  const std::size_t kv_heads = capacities.size() / open.size();
-  for (std::size_t i = 0; i < open.size(); ++i)
-    open[i]->finish_prompt(ratings[i], std::span(capacities).subspan(i * kv_heads, kv_heads));
+  const auto capacities = open[0]->capacities(all, list);
+  std::size_t first = 0;
+  for (std::size_t i = 0; i < open.size(); ++i) {
+    open[i]->finish_prompt(ratings[i], std::span(capacities).subspan(first, list.kv_heads[i]));
+    first += list.kv_heads[i];
+  }
 }
 
 }  // namespace zeromerge

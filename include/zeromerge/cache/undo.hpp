@@ -31,13 +31,19 @@ void begin_step(H& head, const HeadState& state) noexcept {
                           number(state.ring_next << 1 | (state.ring ? 1u : 0u))});
 }
 
+// The head has got another division than this since the step began.
+template <class H>
+void note_division(H& head, const Division& before) noexcept {
+  if (head.log().recording()) head.log().add(UndoLog::Kind::division, 0, before);
+}
+
 // Bytes of a step's records: on average, and at most.
 struct StepBytes {
   std::size_t usual, most;
 };
 template <class P, class H>
-StepBytes step_bytes(const P& policy, const H& head, const HeadState& state, std::size_t tokens) noexcept {
-  const Division& d = state.division;
+StepBytes step_bytes(const P& policy, const H& head, const HeadState& state, const Division& d,
+                     std::size_t tokens) noexcept {
   const std::size_t block = policy.areas.block;
   // Where entries move bit for bit, one that moves need not be written down.
   const bool exact = !head.packs_late();
@@ -47,10 +53,12 @@ StepBytes step_bytes(const P& policy, const H& head, const HeadState& state, std
     return entry + moved + (block > 1 ? moved : 0) + (d.residual != 0 ? entry : 0);
   };
   StepBytes bytes{UndoLog::taken(sizeof(StepNote)) + step(false), UndoLog::taken(sizeof(StepNote))};
-  bytes.most += block * step(true) + UndoLog::taken(sizeof(Division));
+  bytes.most += block * step(true);
+  if (d.mean != 0) bytes.most += UndoLog::taken(sizeof(Division)) + UndoLog::taken(2 * sizeof(std::uint32_t));
   const std::size_t founded = d.residual - std::min(d.residual, state.residuals);
   bytes.most += founded * (exact ? UndoLog::taken(sizeof(std::uint32_t)) : 2 * head.entry_record_bytes(true));
-  const std::size_t packing = head.pack_record_bytes(std::min(head.size() + tokens, d.capacity));
+  const std::size_t packing =
+      head.pack_record_bytes(std::min(head.size() + tokens, d.capacity), loose_rows(d));
   if (packing != 0) bytes.most += packing + 2 * UndoLog::taken(0);
   if (block > 1 && !exact) bytes.most += head.cut_record_bytes(block) + 2 * UndoLog::taken(0);
   return bytes;
@@ -64,7 +72,7 @@ std::size_t plain_tokens(const H& head, const HeadState& state, std::size_t seen
   if (state.ring) return n;
   const bool untouched = head.size() == seen && state.residuals + state.rated == 0;
   const std::size_t fixed = untouched ? 0 : state.division.sinks + state.residuals + state.rated;
-  const std::size_t free = head.size() - std::min(head.size(), fixed);
+  const std::size_t free = head.size() - std::min(head.size(), std::max(fixed, head.plain_from()));
   while (n < std::min(most, free) && head.position()[head.size() - 1 - n] == seen - 1 - n) ++n;
   return n;
 }
@@ -78,17 +86,20 @@ std::size_t can_take_back(const H& head, const HeadState& state, std::size_t see
   return std::min(window, log.steps() + (log.whole() ? log.base() : 0));
 }
 
-// Room for what taking back `tokens` more asks for. Throws std::bad_alloc with nothing changed that matters.
+// Room for what taking back `tokens` more asks for, when the division may have grown to `d`. Throws
+// std::bad_alloc with nothing changed that matters.
 template <class P, class H>
-void reserve_undo(const P& policy, H& head, const HeadState& state, std::size_t seen, std::size_t tokens) {
+void reserve_undo(const P& policy, H& head, const HeadState& state, const Division& d, std::size_t seen,
+                  std::size_t tokens) {
   const std::size_t window = policy.areas.rollback;
   if (window == 0) return;
   if (head.fields().score)
     head.images().begin(std::min(window, tokens), kernels::round_up(head.capacity(), kernels::kTile));
-  const Division& d = state.division;
-  const bool leave = d.capacity != kUnlimited && head.size() + tokens + d.residual > d.capacity;
-  if (!head.log().started() && !leave && head.pack_record_bytes(head.size() + tokens) == 0) return;
-  const StepBytes bytes = step_bytes(policy, head, state, tokens);
+  const bool changes = d.capacity != state.division.capacity ||
+                       (d.capacity != kUnlimited && head.size() + tokens + d.residual > d.capacity) ||
+                       head.pack_record_bytes(head.size() + tokens, loose_rows(d)) != 0;
+  if (!head.log().started() && !changes) return;
+  const StepBytes bytes = step_bytes(policy, head, state, d, tokens);
   head.log().reserve(window, tokens, bytes.usual, bytes.most);
   if (!head.log().started()) head.log().start(plain_tokens(head, state, seen, window));
 }

@@ -43,14 +43,20 @@ class AnyRows {
   bool packs_late() const noexcept {
     return std::visit([](const auto& r) { return r.packs_late(); }, rows_);
   }
-  bool spares(std::size_t rows) const noexcept {
-    return std::visit([=](const auto& r) { return r.spares(rows); }, rows_);
+  void make_room(std::size_t rows, std::size_t loose, std::size_t later, bool tight) {
+    std::visit([&](auto& r) { r.make_room(rows, loose, later, tight); }, rows_);
   }
-  void settle(std::size_t size, std::size_t rows, std::size_t loose, bool tight = true) {
-    std::visit([&](auto& r) { r.settle(size, rows, loose, tight); }, rows_);
+  bool spares(std::size_t rows, std::size_t loose, std::size_t later) const noexcept {
+    return std::visit([=](const auto& r) { return r.spares(rows, loose, later); }, rows_);
   }
-  void pack(std::size_t size) noexcept {
-    std::visit([&](auto& r) { r.pack(size); }, rows_);
+  std::size_t plain_from() const noexcept {
+    return std::visit([](const auto& r) { return r.plain_from(); }, rows_);
+  }
+  void settle(std::size_t size, std::size_t rows, std::size_t loose) {
+    std::visit([&](auto& r) { r.settle(size, rows, loose); }, rows_);
+  }
+  void pack(std::size_t size, std::size_t loose) noexcept {
+    std::visit([&](auto& r) { r.pack(size, loose); }, rows_);
   }
   void read(std::size_t slot, float* out) const noexcept {
     std::visit([&](const auto& r) { r.read(slot, out); }, rows_);
@@ -83,11 +89,11 @@ class AnyRows {
   std::size_t most_cut_bytes(std::size_t rows) const noexcept {
     return std::visit([=](const auto& r) { return r.most_cut_bytes(rows); }, rows_);
   }
-  std::size_t pack_image_bytes(std::size_t size) const noexcept {
-    return std::visit([=](const auto& r) { return r.pack_image_bytes(size); }, rows_);
+  std::size_t pack_image_bytes(std::size_t size, std::size_t loose) const noexcept {
+    return std::visit([=](const auto& r) { return r.pack_image_bytes(size, loose); }, rows_);
   }
-  void save_pack(std::size_t size, char* to) const noexcept {
-    std::visit([&](const auto& r) { r.save_pack(size, to); }, rows_);
+  void save_pack(std::size_t size, std::size_t loose, char* to) const noexcept {
+    std::visit([&](const auto& r) { r.save_pack(size, loose, to); }, rows_);
   }
   void restore_pack(std::size_t size, const char* from) noexcept {
     std::visit([&](auto& r) { r.restore_pack(size, from); }, rows_);
@@ -109,6 +115,9 @@ class AnyRows {
   }
   void clear() noexcept {
     std::visit([](auto& r) { r.clear(); }, rows_);
+  }
+  void count_in(ByteLedger* ledger) noexcept {
+    std::visit([=](auto& r) { r.count_in(ledger); }, rows_);
   }
   void swap(AnyRows& other) noexcept { rows_.swap(other.rows_); }
 

@@ -89,23 +89,35 @@ class Head {
   }
 
   // Room for exactly `entries`, in their final form: quantised groups are packed, all but `loose` and what
-  // does not fill a group. tight: see PackedRows.
-  void settle(std::size_t entries, LooseRows loose = {}, bool tight = true) {
-    keys_.settle(size_, entries, loose.keys, tight);
-    values_.settle(size_, entries, loose.values, tight);
+  // does not fill a group.
+  void settle(std::size_t entries, LooseRows loose = {}) {
+    keys_.settle(size_, entries, loose.keys);
+    values_.settle(size_, entries, loose.values);
     resize_fields(entries);
   }
+  // The same as entries come, which pack() packs: `loose` is what stays out of groups now and later. tight:
+  // with no more room for those that wait than they need; see PackedRows.
+  void make_room(std::size_t entries, const LooseRows (&loose)[2], bool tight) {
+    keys_.make_room(entries, loose[0].keys, loose[1].keys, tight);
+    values_.make_room(entries, loose[0].values, loose[1].values, tight);
+    resize_fields(entries);
+  }
+  // Whether that would give memory back.
+  bool spares(std::size_t entries, const LooseRows (&loose)[2]) const noexcept {
+    return keys_.spares(entries, loose[0].keys, loose[1].keys) ||
+           values_.spares(entries, loose[0].values, loose[1].values);
+  }
   bool packs_late() const noexcept { return keys_.packs_late() || values_.packs_late(); }
-  // Whether settle() would give memory back that rows do not need which wait for their group.
-  bool spares(std::size_t entries) const noexcept { return keys_.spares(entries) || values_.spares(entries); }
   // From which slot on entries move and change places bit for bit: those in groups do not.
   std::size_t exact_from() const noexcept { return std::max(keys_.exact_from(), values_.exact_from()); }
-  // Packs a group that has just filled; settle() has made room.
-  void pack() noexcept {
-    log_packing(UndoLog::Kind::keys_packed, keys_);
-    log_packing(UndoLog::Kind::values_packed, values_);
-    keys_.pack(size_);
-    values_.pack(size_);
+  // Down to which slot the last entries can be cut off.
+  std::size_t plain_from() const noexcept { return std::max(keys_.plain_from(), values_.plain_from()); }
+  // Packs groups that have filled; there is room.
+  void pack(LooseRows loose = {}) noexcept {
+    log_packing(UndoLog::Kind::keys_packed, keys_, loose.keys);
+    log_packing(UndoLog::Kind::values_packed, values_, loose.values);
+    keys_.pack(size_, loose.keys);
+    values_.pack(size_, loose.values);
   }
 
   void clear() noexcept {
@@ -211,6 +223,19 @@ class Head {
     }
   }
 
+  // Turns the entries of slots [first, first + places) so that the one at first + `next` comes first, in
+  // place; all of them from exact_from() on.
+  void rotate(std::size_t first, std::size_t places, std::size_t next) noexcept {
+    if (log_.recording())
+      log_.add(UndoLog::Kind::rotated, first,
+               Turn{static_cast<std::uint32_t>(places), static_cast<std::uint32_t>(places - next)});
+    unlogged([&] {
+      reverse(first, first + next);
+      reverse(first + next, first + places);
+      reverse(first, first + places);
+    });
+  }
+
   // ---- taking back: while the log records a step, what the calls above change in this head is written down.
   // An entry's score, mass, bias and position are to be changed after its rows only, or as part of them.
   UndoLog& log() noexcept { return log_; }
@@ -228,8 +253,8 @@ class Head {
            UndoLog::taken(sizeof(Fields));
   }
   // Of groups that are packed until there are `entries`, and cut by `rows`.
-  std::size_t pack_record_bytes(std::size_t entries) const noexcept {
-    return keys_.pack_image_bytes(entries) + values_.pack_image_bytes(entries);
+  std::size_t pack_record_bytes(std::size_t entries, LooseRows loose) const noexcept {
+    return keys_.pack_image_bytes(entries, loose.keys) + values_.pack_image_bytes(entries, loose.values);
   }
   std::size_t cut_record_bytes(std::size_t rows) const noexcept {
     return keys_.most_cut_bytes(rows) + values_.most_cut_bytes(rows);
@@ -248,6 +273,11 @@ class Head {
         return copy(*this, number_at(record.payload), record.slot);
       case Kind::exchanged:
         return exchange(record.slot, number_at(record.payload));
+      case Kind::rotated: {
+        Turn turn;
+        std::memcpy(&turn, record.payload, sizeof turn);
+        return rotate(record.slot, turn.places, turn.next);
+      }
       case Kind::keys_packed:
         return keys_.restore_pack(size_, record.payload);
       case Kind::values_packed:
@@ -263,6 +293,16 @@ class Head {
 
   void set_size(std::size_t entries) noexcept { size_ = entries; }
   std::uint32_t& position_at(std::size_t slot) noexcept { return position()[slot]; }
+
+  // From now on its bytes count in another ledger.
+  void count_in(ByteLedger* ledger) noexcept {
+    ledger_ = ledger;
+    keys_.count_in(ledger);
+    values_.count_in(ledger);
+    for (Block* block : {&score_, &mass_, &bias_, &position_}) block->count_in(ledger);
+    log_.count_in(ledger);
+    images_.count_in(ledger);
+  }
 
   void swap(Head& other) noexcept {
     std::swap(size_, other.size_);
@@ -286,6 +326,12 @@ class Head {
     std::uint32_t position;
     float score, mass, bias;
   };
+  struct Turn {
+    std::uint32_t places, next;
+  };
+  void reverse(std::size_t from, std::size_t to) noexcept {
+    for (; from + 1 < to; ++from) exchange(from, --to);
+  }
   static std::size_t number_at(const char* payload) noexcept {
     std::uint32_t number;
     std::memcpy(&number, payload, sizeof number);
@@ -342,11 +388,11 @@ class Head {
     return true;
   }
   template <class Rows>
-  void log_packing(UndoLog::Kind kind, const Rows& rows) noexcept {
-    const std::size_t bytes = log_.recording() ? rows.pack_image_bytes(size_) : 0;
+  void log_packing(UndoLog::Kind kind, const Rows& rows, std::size_t loose) noexcept {
+    const std::size_t bytes = log_.recording() ? rows.pack_image_bytes(size_, loose) : 0;
     if (bytes == 0) return;
     if (char* to = log_.open(bytes)) {
-      rows.save_pack(size_, to);
+      rows.save_pack(size_, loose, to);
       log_.close(kind, 0, bytes);
     }
   }

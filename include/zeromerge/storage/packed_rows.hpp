@@ -57,28 +57,38 @@ class PackedRows {
   void resize(std::size_t rows) { tail_.widen(rows > packed_ ? rows - packed_ : 0); }
 
   // Packs every whole group of the first `size` rows, the last `loose` aside, which never are from now on,
-  // and leaves room for `rows`; for no fewer rows behind the groups than before if those may be unpacked
-  // again
-  // (`tight` is false). Throws std::bad_alloc with nothing changed that matters.
-  void settle(std::size_t size, std::size_t rows, std::size_t loose, bool tight = true) {
+  // and leaves room for `rows`. Throws std::bad_alloc with nothing changed that matters.
+  void settle(std::size_t size, std::size_t rows, std::size_t loose) {
     loose_ = loose;
     unpack(size, whole_groups(size - std::min(size, loose)));
     groups_.resize(groups_bytes(packed_, rows, loose));
-    pack(size);
-    const std::size_t least = tight || !settled() ? 0 : tail_.room();
-    tail_.settle(std::max(least, tail_rows(packed_, rows, loose)));
+    pack(size, loose);
+    tail_.settle(tail_rows(packed_, rows, loose));
   }
-  // Whether settle() would give memory back.
-  bool spares(std::size_t rows) const noexcept { return tail_.room() > tail_rows(packed_, rows, loose_); }
 
-  // The same without taking or giving memory: room for the groups has been made.
-  void pack(std::size_t size) noexcept {
+  // Room for `rows` of which some join groups as they come, when `loose` of the last stay behind them now and
+  // `later` then; for no fewer rows behind the groups than there is unless it is to be `tight`.
+  void make_room(std::size_t rows, std::size_t loose, std::size_t later, bool tight) {
+    groups_.resize(std::max(groups_bytes(packed_, rows, loose), groups_bytes(packed_, rows, later)));
+    tail_.settle(std::max(tight ? 0 : tail_.room(), waiting(rows, loose, later)));
+  }
+  // Whether that would give memory back.
+  bool spares(std::size_t rows, std::size_t loose, std::size_t later) const noexcept {
+    return tail_.room() > waiting(rows, loose, later);
+  }
+
+  // Packs what fills groups, the last `loose` aside from now on, without taking or giving memory: there is
+  // room.
+  void pack(std::size_t size, std::size_t loose) noexcept {
+    loose_ = loose;
     const std::size_t begin = packed_;
     for (; size >= packed_ + kernels::kGroup + loose_; packed_ += kernels::kGroup)
       codec_.write_group(group(packed_), tail_, packed_ - begin);
     for (std::size_t j = packed_; begin != packed_ && j < size; ++j)
       tail_.copy(tail_, j - begin, j - packed_);
   }
+  // The last rows down to this one can be cut off with the room there is.
+  std::size_t plain_from() const noexcept { return loose_ == 0 ? 0 : packed_; }
 
   void read(std::size_t slot, float* out) const noexcept {
     if (slot < packed_)
@@ -133,39 +143,38 @@ class PackedRows {
     return std::max(tail_.image_bytes(), codec_.usual_image_bytes());
   }
   std::size_t most_cut_bytes(std::size_t rows) const noexcept {
-    return sizeof(std::uint32_t) + (rows / kernels::kGroup + 2) * codec_.group_bytes();
+    return sizeof(Packing) + (rows / kernels::kGroup + 2) * codec_.group_bytes();
   }
 
-  // What pack(size) and cut(size) are about to change: bytes (0: nothing), what takes it back, and back.
-  std::size_t pack_image_bytes(std::size_t size) const noexcept {
-    const std::size_t joining = whole_groups(size - std::min(size, packed_ + loose_));
-    return joining == 0 ? 0 : sizeof(std::uint32_t) + joining * tail_.image_bytes();
+  // What pack(size, loose) and cut(size) are about to change: bytes (0: nothing), what takes it back, and
+  // back.
+  std::size_t pack_image_bytes(std::size_t size, std::size_t loose) const noexcept {
+    const std::size_t joining = joining_rows(size, loose);
+    return joining == 0 && loose == loose_ ? 0 : sizeof(Packing) + joining * tail_.image_bytes();
   }
-  void save_pack(std::size_t size, char* to) const noexcept {
-    to = save_packed(to);
-    const std::size_t joining = whole_groups(size - packed_ - loose_);
-    for (std::size_t j = 0; j < joining; ++j, to += tail_.image_bytes()) tail_.save(j, to);
+  void save_pack(std::size_t size, std::size_t loose, char* to) const noexcept {
+    to = save_packing(to);
+    for (std::size_t j = 0; j < joining_rows(size, loose); ++j, to += tail_.image_bytes()) tail_.save(j, to);
   }
   void restore_pack(std::size_t size, const char* from) noexcept {
-    std::uint32_t before;
-    std::memcpy(&before, from, sizeof before);
+    const Packing before = packing_at(from);
     from += sizeof before;
-    const std::size_t joined = packed_ - before;
-    for (std::size_t j = size - packed_; j-- > 0;) tail_.copy(tail_, j, j + joined);
+    const std::size_t joined = packed_ - before.packed;
+    if (joined != 0)
+      for (std::size_t j = size - packed_; j-- > 0;) tail_.copy(tail_, j, j + joined);
     for (std::size_t j = 0; j < joined; ++j, from += tail_.image_bytes()) tail_.restore(j, from);
-    packed_ = before;
+    packed_ = before.packed;
+    loose_ = before.loose;
   }
   std::size_t cut_image_bytes(std::size_t size) const noexcept {
-    return size >= packed_ ? 0 : sizeof(std::uint32_t) + cut_bytes(size, packed_);
+    return size >= packed_ ? 0 : sizeof(Packing) + cut_bytes(size, packed_);
   }
   void save_cut(std::size_t size, char* to) const noexcept {
-    std::memcpy(save_packed(to), group(whole_groups(size)), cut_bytes(size, packed_));
+    std::memcpy(save_packing(to), group(whole_groups(size)), cut_bytes(size, packed_));
   }
   void restore_cut(std::size_t size, const char* from) noexcept {
-    std::uint32_t before;
-    std::memcpy(&before, from, sizeof before);
-    std::memcpy(group(whole_groups(size)), from + sizeof before, cut_bytes(size, before));
-    packed_ = before;
+    packed_ = packing_at(from).packed;
+    std::memcpy(group(whole_groups(size)), from + sizeof(Packing), cut_bytes(size, packed_));
   }
 
   // Rows from `size` on are forgotten; a group that is cut goes on as a group.
@@ -188,6 +197,10 @@ class PackedRows {
     groups_.resize(0);
     tail_.clear();
   }
+  void count_in(ByteLedger* ledger) noexcept {
+    groups_.count_in(ledger);
+    tail_.count_in(ledger);
+  }
   void swap(PackedRows& other) noexcept {
     std::swap(packed_, other.packed_);
     std::swap(loose_, other.loose_);
@@ -196,10 +209,24 @@ class PackedRows {
   }
 
  private:
-  char* save_packed(char* to) const noexcept {
-    const auto packed = static_cast<std::uint32_t>(packed_);
-    std::memcpy(to, &packed, sizeof packed);
-    return to + sizeof packed;
+  struct Packing {
+    std::uint32_t packed, loose;
+  };
+  char* save_packing(char* to) const noexcept {
+    const Packing now{static_cast<std::uint32_t>(packed_), static_cast<std::uint32_t>(loose_)};
+    std::memcpy(to, &now, sizeof now);
+    return to + sizeof now;
+  }
+  static Packing packing_at(const char* from) noexcept {
+    Packing packing;
+    std::memcpy(&packing, from, sizeof packing);
+    return packing;
+  }
+  std::size_t joining_rows(std::size_t size, std::size_t loose) const noexcept {
+    return whole_groups(size - std::min(size, packed_ + loose));
+  }
+  std::size_t waiting(std::size_t rows, std::size_t loose, std::size_t later) const noexcept {
+    return std::max(tail_rows(packed_, rows, loose), tail_rows(packed_, rows, later));
   }
   std::size_t cut_bytes(std::size_t size, std::size_t packed) const noexcept {
     return (packed - whole_groups(size)) / kernels::kGroup * codec_.group_bytes();

@@ -17,6 +17,7 @@ class ScoreImages {
   ScoreImages& operator=(ScoreImages&&) noexcept = default;
 
   std::size_t bytes() const noexcept { return block_.bytes(); }
+  void count_in(ByteLedger* ledger) noexcept { block_.count_in(ledger); }
   std::size_t count() const noexcept { return count_; }
 
   // A call begins: those of the last one are forgotten, room is made for `images` of `entries`. Throws

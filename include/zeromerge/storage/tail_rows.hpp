@@ -78,6 +78,10 @@ class TailRows {
     wide_.clear();
     narrow_.clear();
   }
+  void count_in(ByteLedger* ledger) noexcept {
+    wide_.count_in(ledger);
+    narrow_.count_in(ledger);
+  }
   void swap(TailRows& other) noexcept {
     std::swap(settled_, other.settled_);
     std::swap(room_, other.room_);

@@ -24,6 +24,7 @@ class UndoLog {
     fields,     // position, mass and bias, score of an entry
     copied,     // what stood here stands at another slot as well
     exchanged,  // two slots changed places
+    rotated,    // several did
     keys_packed,
     values_packed,  // rows joined groups
     keys_cut,
@@ -43,6 +44,10 @@ class UndoLog {
   UndoLog& operator=(UndoLog&&) noexcept = default;
 
   std::size_t bytes() const noexcept { return data_.bytes() + table_.bytes(); }
+  void count_in(ByteLedger* ledger) noexcept {
+    data_.count_in(ledger);
+    table_.count_in(ledger);
+  }
   std::size_t steps() const noexcept { return count_; }  // that can be taken back
   bool started() const noexcept { return started_; }
   // Nothing has been forgotten since it started: behind its steps the head is as it was then.

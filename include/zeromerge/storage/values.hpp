@@ -39,9 +39,11 @@ class Values {
   }
   static constexpr std::size_t exact_from() noexcept { return 0; }  // see PackedRows
   bool packs_late() const noexcept { return false; }
-  static constexpr bool spares(std::size_t) noexcept { return false; }
-  void settle(std::size_t, std::size_t rows, std::size_t, bool = true) { resize(rows); }
-  void pack(std::size_t) noexcept {}
+  void settle(std::size_t, std::size_t rows, std::size_t) { resize(rows); }
+  void make_room(std::size_t rows, std::size_t, std::size_t, bool) { resize(rows); }
+  static constexpr bool spares(std::size_t, std::size_t, std::size_t) noexcept { return false; }
+  static constexpr std::size_t plain_from() noexcept { return 0; }
+  void pack(std::size_t, std::size_t) noexcept {}
 
   void read(std::size_t slot, float* out) const noexcept {
     if constexpr (kPack == 1) {
@@ -120,8 +122,8 @@ class Values {
 
   // Rows that are not packed: nothing, see PackedRows.
   static constexpr std::size_t most_cut_bytes(std::size_t) noexcept { return 0; }
-  static constexpr std::size_t pack_image_bytes(std::size_t) noexcept { return 0; }
-  void save_pack(std::size_t, char*) const noexcept {}
+  static constexpr std::size_t pack_image_bytes(std::size_t, std::size_t) noexcept { return 0; }
+  void save_pack(std::size_t, std::size_t, char*) const noexcept {}
   void restore_pack(std::size_t, const char*) noexcept {}
   static constexpr std::size_t cut_image_bytes(std::size_t) noexcept { return 0; }
   void save_cut(std::size_t, char*) const noexcept {}
@@ -132,6 +134,10 @@ class Values {
   void clear() noexcept {
     rows_.resize(0);
     scale_.resize(0);
+  }
+  void count_in(ByteLedger* ledger) noexcept {
+    rows_.count_in(ledger);
+    scale_.count_in(ledger);
   }
   void swap(Values& other) noexcept {
     rows_.swap(other.rows_);
