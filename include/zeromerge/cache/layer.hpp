@@ -170,15 +170,12 @@ class LayerCache {
     detail::attend_tokens(
         layer, plan, q, out,
         [&](std::size_t h, std::size_t t) {
-          begin_token(h, first + t + 1);
+          begin_token(h, first + t + 1, q.tokens - t);
           append_row(k, v, h, t, first + t);
         },
         [&](const detail::DecodePlan& p, std::size_t h, std::size_t t) {
-          if constexpr (P::ScoreType::needs_probabilities) {
-            if (q.tokens - t <= context_->policy.areas.rollback)
-              heads_[h].images().take(heads_[h].score(), heads_[h].size() - 1);
+          if constexpr (P::ScoreType::needs_probabilities)
             detail::add_probabilities(layer, p, h, context_->policy.score.decay());
-          }
           if constexpr (ranks<typename P::ScoreType>())
             evict(context_->policy, heads_[h], states_[h], first + t + 1);
           heads_[h].pack(loose_rows(states_[h].division));
@@ -244,7 +241,7 @@ class LayerCache {
     if (tokens > tokens_) fail("truncate: the layer holds ", tokens_, " tokens, asked to keep ", tokens);
     const std::size_t dropped = tokens_ - tokens;
     if (dropped == 0) return;
-    if (!in_prompt_ && dropped <= can_take_back()) return take_back(dropped);
+    if (!in_prompt_ && dropped <= can_take_back()) return drop_newest(dropped);
     if (!can_truncate(tokens)) refuse_to_truncate(tokens);
     forget(dropped);
     second_.truncate(tokens);
@@ -331,7 +328,7 @@ class LayerCache {
     detail::check_entries(shape_, "v", v, tokens, context_->policy.value_type);
   }
 
-  void take_back(std::size_t tokens) noexcept {
+  void drop_newest(std::size_t tokens) noexcept {
     for (std::size_t h = 0; h < heads_.size(); ++h)
       detail::take_back(heads_[h], states_[h], tokens, context_->policy.score.decay());
     tokens_ -= tokens;
@@ -461,8 +458,10 @@ class LayerCache {
       detail::reserve_undo(policy, heads_[h], states_[h], division, tokens_, tokens);
     }
   }
-  // The token that makes `seen` of them comes: a head grows to what a budget of a share gives then.
-  void begin_token(std::size_t h, std::size_t seen) noexcept {
+  // The token that makes `seen` of them comes, the call's last but `left` - 1: a head grows to what a budget of
+  // a share gives then.
+  void begin_token(std::size_t h, std::size_t seen, std::size_t left) noexcept {
+    if (left <= context_->policy.areas.rollback) heads_[h].keep_scores();
     detail::begin_step(heads_[h], states_[h]);
     const std::size_t mean = detail::following_mean(context_->policy, seen);
     if (!grows(states_[h], mean)) return;

@@ -242,6 +242,9 @@ class Head {
   const UndoLog& log() const noexcept { return log_; }
   ScoreImages& images() noexcept { return images_; }
   const ScoreImages& images() const noexcept { return images_; }
+  void keep_scores() noexcept {
+    if (fields_.score) images_.take(score(), size_);
+  }
   void keep_nothing() noexcept {
     log_.release();
     images_.release();
@@ -366,7 +369,7 @@ class Head {
     change(kind, rows, b, [&](auto& r) { r.write(b, x); });
   }
   void log_fields(std::size_t slot) noexcept {
-    if (!log_.recording()) return;
+    if (!log_.recording() || log_.has_fields_of(slot)) return;
     log_.add(UndoLog::Kind::fields, slot,
              Fields{position()[slot], fields_.score ? score()[slot] : 0.0f,
                     fields_.mass ? mass()[slot] : 1.0f, fields_.mass ? bias()[slot] : 0.0f});

@@ -87,6 +87,7 @@ class UndoLog {
     if (count_ == window_) forget_oldest();
     while (!place() && count_ != 0) forget_oldest();
     begin_ = end_;
+    fields_of_ = kNone;
     recording_ = open_ = true;
   }
   void end() noexcept {
@@ -108,12 +109,15 @@ class UndoLog {
     return nullptr;
   }
   void close(Kind kind, std::size_t slot, std::size_t bytes) noexcept {
+    if (kind != Kind::keys && kind != Kind::values) fields_of_ = kind == Kind::fields ? slot : kNone;
     const Footer footer{static_cast<std::uint32_t>(slot),
                         static_cast<std::uint32_t>(bytes << 4 | static_cast<std::size_t>(kind))};
     end_ += padded(bytes);
     std::memcpy(data_.data() + end_, &footer, sizeof footer);
     end_ += sizeof footer;
   }
+  // Whether nothing but rows of this entry has been recorded since its fields were.
+  bool has_fields_of(std::size_t slot) const noexcept { return fields_of_ == slot; }
   template <class T>
   void add(Kind kind, std::size_t slot, const T& payload) noexcept {
     char* to = open(sizeof payload);
@@ -155,6 +159,7 @@ class UndoLog {
   }
 
  private:
+  static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
   struct Step {
     std::uint32_t begin, end;
   };
@@ -225,6 +230,7 @@ class UndoLog {
   std::size_t begin_ = 0, end_ = 0, limit_ = 0;  // of the step that is recorded
   std::size_t most_ = 0;
   std::size_t base_ = 0;
+  std::size_t fields_of_ = kNone;
   std::size_t recorded_ = 0;
   bool recording_ = false;
   bool open_ = false;  // a step has begun
