@@ -105,7 +105,7 @@ struct Policy {
   double precise_from = 0.0;  // with keys in 4 bits: a budget that keeps at least this share of the tokens
                               // with keys in 8 bits stores them so, for there their rounding costs most; 0:
                               // never. A budget without an amount counts as everything.
-  bool gated = false;  // merge at the end of a prompt only in heads where that is measured to help
+  bool gated = false;         // merge at the end of a prompt only in heads where that is measured to help
   RefitParams refit{};
 
   // Whether the end of a prompt asks reference queries.
