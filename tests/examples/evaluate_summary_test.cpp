@@ -63,7 +63,7 @@ TEST(EvaluateSummary, ComparesWithTheFirstPolicyAtTheSameBudget) {
 TEST(EvaluateSummary, OfNothingIsNothing) { EXPECT_TRUE(summarise({}).empty()); }
 
 TEST(EvaluateBudget, IsAShareOfEntriesOrOfBytes) {
-  EXPECT_EQ(with_budget("zeromerge", "5%", false, 2048, 64), "zeromerge:budget=102");
+  EXPECT_EQ(with_budget("zeromerge", "5%", false, 2048, 64), "zeromerge:budget=5%");
   EXPECT_EQ(with_budget("zeromerge:merge=drop", "410", false, 2048, 64), "zeromerge:merge=drop,budget=410");
   // 256 bytes a pair of rows of 64 in f16.
   EXPECT_EQ(with_budget("zeromerge", "10%", true, 2000, 64), "zeromerge:budget=51200B");

@@ -172,6 +172,15 @@ BudgetQuery budget_query(const P& policy, std::size_t layer, std::size_t kv_head
   return query;
 }
 
+// Entries of a head on average that a share gives after so many tokens; 0: capacities do not follow the
+// tokens seen, since the budget is a count or bytes or the policy is the reference's.
+template <class P>
+std::size_t following_mean(const P& policy, std::size_t tokens) noexcept {
+  const Amount amount = amount_of(policy.budget);
+  if (!amount.is_share || policy.areas.as_reference) return 0;
+  return std::max(amount.of(tokens), least_capacity(policy));
+}
+
 // What heads of these capacities are divided into. Throws Error if one is impossible.
 template <class P>
 std::vector<Division> divide_all(const P& policy, const BudgetQuery& query,
@@ -181,6 +190,7 @@ std::vector<Division> divide_all(const P& policy, const BudgetQuery& query,
   for (const std::size_t capacity : capacities) {
     all.push_back(divide(policy, capacity, fillings.empty() ? nullptr : &fillings[all.size()]));
     all.back().precise = query.precise;
+    all.back().mean = capacity == kUnlimited ? 0 : following_mean(policy, query.tokens);
   }
   return all;
 }

@@ -27,9 +27,16 @@
 
 namespace zeromerge {
 
+// What a head got when the prompt ended, and all heads on average.
+struct PromptCapacity {
+  std::size_t capacity = kUnlimited;
+  std::size_t mean = 0;  // 0: capacities stay
+};
+
 // The state of a head's areas; the entries themselves lie in the Head.
 struct HeadState {
   Division division;
+  PromptCapacity at_end;      // which the division grows in proportion to, see cache/growth.hpp
   std::size_t residuals = 0;  // merged entries that exist, behind the sinks
   std::size_t rated = 0;      // behind these: chosen by a score of whole prompts that lasts, best first
   std::size_t held_sum = 0;   // of `rated` over the tokens since one of them was let go
@@ -46,7 +53,10 @@ struct HeadState {
 template <class H>
 void reserve_for_decode(H& head, const HeadState& state) {
   const std::size_t capacity = state.division.capacity;
-  const std::size_t most = capacity == kUnlimited ? kUnlimited : capacity + 1;
+  // A head that grows is given room a tile at a time.
+  const std::size_t most = capacity == kUnlimited     ? kUnlimited
+                           : state.division.mean != 0 ? kernels::round_up(capacity + 1, kernels::kTile)
+                                                      : capacity + 1;
   // Rows wait for their group until the head is full; from then on only those that never join one do.
   const bool fills = head.packs_late() && head.size() == capacity && !state.ring;
   if (head.capacity() >= std::min(head.size() + 2, most) && !fills) return;

@@ -14,6 +14,7 @@
 #include "zeromerge/cache/check.hpp"
 #include "zeromerge/cache/checkpoint.hpp"
 #include "zeromerge/cache/evict.hpp"
+#include "zeromerge/cache/growth.hpp"
 #include "zeromerge/cache/layer_context.hpp"
 #include "zeromerge/cache/policy.hpp"
 #include "zeromerge/cache/prompt.hpp"
@@ -171,6 +172,7 @@ class LayerCache {
     for (const auto& head : heads_) head.expect_one();
     check(q, k, v, out, 1);
     if (in_prompt_) finish_with_others();
+    follow_tokens(tokens_ + 1);
     for (std::size_t h = 0; h < heads_.size(); ++h) reserve_for_decode(heads_[h], states_[h]);
     append(k, v);
     attend_heads(q, out, nullptr, [&](const auto& layer, const auto& plan, std::size_t h) {
@@ -398,6 +400,15 @@ class LayerCache {
         if (layer.in_prompt_ && layer.tokens_ == tokens_) all.push_back(&layer);
     if (all.size() == context_->geometry.layers) return finish_together(std::span<LayerCache* const>(all));
     finish_prompt();
+  }
+
+  // Heads grow to what a budget of a share gives after so many tokens.
+  void follow_tokens(std::size_t tokens) {
+    const std::size_t mean = detail::following_mean(context_->policy, tokens);
+    const auto due = [&](const HeadState& state) { return zeromerge::grows(state, mean); };
+    if (std::none_of(states_.begin(), states_.end(), due)) return;
+    context_->executor(heads_.size(),
+                       [&](std::size_t h) { grow(context_->policy, heads_[h], states_[h], mean); });
   }
 
   // Bounded mode: a prompt goes on with heads at their capacities.

@@ -139,6 +139,8 @@ struct Division {
   std::size_t slack = 0;      // free at the end of a prompt, for a block of decoded tokens
   std::size_t by_prompt = 0;  // of the context at the end of a prompt: by the score of whole prompts
   bool precise = false;       // keys that could be packed in 4 bits stay in 8, see Policy::precise_from
+  std::size_t mean = 0;       // of all heads' capacities where they follow the tokens seen; 0: they stay
+  bool by_mean = false;       // the last tokens are a share of `mean`, the same number for every head
 
   // It holds every area and one candidate.
   bool possible() const noexcept { return capacity > sinks + recent + residual + slack; }
@@ -164,6 +166,7 @@ template <class P>
 Division division_of(const P& policy, std::size_t capacity, const Filling* filling = nullptr) noexcept {
   if (capacity == kUnlimited) return {};
   Division d{.capacity = capacity, .sinks = policy.areas.sinks};
+  d.by_mean = filling != nullptr;
   d.recent = policy.areas.recent_of(filling != nullptr ? filling->mean : capacity);
   d.slack = policy.areas.block - 1;
   if (d.recent < capacity) d.residual = policy.merge.residuals(capacity - d.recent);

@@ -7,7 +7,8 @@
 //     budget= sinks= least= storage= keys= values=   as below
 //   zeromerge                ZeroMerge (arXiv 2503.10714) with residual entries of its own and sinks that stay
 //     budget=5% | 410 | 24KiB          entries per head: a share of the tokens seen,  5%
-//                                      a count, or as many as so many bytes hold, all
+//                                      which heads follow as tokens are decoded, a
+//                                      count, or as many as so many bytes hold, all
 //                                      that is kept for them counted
 //     tail=40% | 160                   the last tokens, always kept: of the budget    40%
 //     sinks=4                          the first tokens, always kept                  4
@@ -34,7 +35,7 @@
 //                                      help (asks reference queries)
 //     update=max|sum                   the score of a merged entry                    max
 //     metric=dot|l2                    which residual entry takes a leaver            dot
-//     least=32                         a share budget never asks a head to do with    32
+//     least=32                         a share budget never asks a head to do with    32, best 100
 //                                      fewer
 //     local=6% | 60                    what every head has at least where heads       0
 //                                      differ: of the tokens seen, or a count, but

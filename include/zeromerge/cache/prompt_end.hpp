@@ -134,6 +134,7 @@ std::vector<H> fit_heads(const PromptLayer<P, H>& layer, std::span<const Divisio
   layer.view.executor(layer.heads.size(), [&](std::size_t h) {
     HeadState& state = layer.states[h];
     state.division = divisions[h];
+    state.at_end = {divisions[h].capacity, divisions[h].mean};
     // A head that got smaller may have more merged entries than it now reserves places for; the surplus
     // competes.
     state.residuals = std::min(state.residuals, divisions[h].residual);

@@ -37,6 +37,9 @@ class AnyRows {
   void resize(std::size_t rows) {
     std::visit([&](auto& r) { r.resize(rows); }, rows_);
   }
+  std::size_t exact_from() const noexcept {
+    return std::visit([](const auto& r) { return r.exact_from(); }, rows_);
+  }
   bool packs_late() const noexcept {
     return std::visit([](const auto& r) { return r.packs_late(); }, rows_);
   }

@@ -3,6 +3,7 @@
 // own entries.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -88,6 +89,8 @@ class Head {
     values_.settle(size_, entries, loose.values);
     resize_fields(entries);
   }
+  // From which slot on entries change places bit for bit: those in groups do not.
+  std::size_t exact_from() const noexcept { return std::max(keys_.exact_from(), values_.exact_from()); }
   bool packs_late() const noexcept { return keys_.packs_late() || values_.packs_late(); }
   // Packs a group that has just filled; settle() has made room.
   void pack() noexcept {

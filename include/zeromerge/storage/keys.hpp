@@ -42,6 +42,7 @@ class Keys {
     scale_.resize(scale_bytes(rows));
     tiles_.resize(tiles_bytes(rows));
   }
+  static constexpr std::size_t exact_from() noexcept { return 0; }  // see PackedRows
   bool packs_late() const noexcept { return false; }
   void settle(std::size_t, std::size_t rows, std::size_t) { resize(rows); }  // see PackedRows
   void pack(std::size_t) noexcept {}

@@ -45,6 +45,8 @@ class PackedRows {
   }
 
   bool packs_late() const noexcept { return true; }
+  // The first row that is copied and exchanged bit for bit.
+  std::size_t exact_from() const noexcept { return packed_; }
   // Whether the rows behind the groups are in 8 bits.
   bool settled() const noexcept { return tail_.settled(); }
 
@@ -93,6 +95,7 @@ class PackedRows {
     write(to, row);
   }
   void exchange(std::size_t a, std::size_t b) noexcept {
+    if (a >= packed_ && b >= packed_) return tail_.exchange(a - packed_, b - packed_);
     float x[kMaxHeadDim];
     float y[kMaxHeadDim];
     read(a, x);

@@ -61,6 +61,9 @@ class TailRows {
     other.read(from, row);
     write(to, row);
   }
+  void exchange(std::size_t a, std::size_t b) noexcept {
+    settled_ ? narrow_.exchange(a, b) : wide_.exchange(a, b);
+  }
   void clear() noexcept {
     settled_ = false;
     room_ = 0;
