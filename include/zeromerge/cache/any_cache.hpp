@@ -39,7 +39,8 @@ class AnyLayer {
   virtual void extend(const RowView& k, const RowView& v) = 0;
   virtual void finish_prompt() = 0;
   virtual bool shares_budget() const = 0;  // the parts of finish_prompt, for finish_together
-  virtual PromptRatings rate_prompt() = 0;
+  virtual void rate_prompt(PromptRatings& ratings) = 0;
+  virtual void take_back(const PromptRatings& ratings) = 0;
   virtual std::size_t index() const = 0;
   virtual const LayerShape& shape() const = 0;
   virtual std::vector<std::size_t> capacities(const PromptRatings& ratings,
@@ -136,7 +137,8 @@ class LayerAdapter final : public AnyLayer {
   void extend(const RowView& k, const RowView& v) override { layer_.extend(k, v); }
   void finish_prompt() override { layer_.finish_prompt(); }
   bool shares_budget() const override { return layer_.shares_budget(); }
-  PromptRatings rate_prompt() override { return layer_.rate_prompt(); }
+  void rate_prompt(PromptRatings& ratings) override { layer_.rate_prompt(ratings); }
+  void take_back(const PromptRatings& ratings) override { layer_.take_back(ratings); }
   std::size_t index() const override { return layer_.index(); }
   const LayerShape& shape() const override { return layer_.shape(); }
   std::vector<std::size_t> capacities(const PromptRatings& ratings, const LayerList& layers) const override {

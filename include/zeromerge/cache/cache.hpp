@@ -32,6 +32,13 @@ struct CacheBytes {
 
 namespace detail {
 
+inline void check_executor(const Executor& executor) {
+  if (!executor)
+    fail(
+        "cache: the executor is empty, so that no work could run; leave CacheOptions::executor out for the "
+        "calling thread, or give threads(n)");
+}
+
 // The RoPE of every layer. Throws Error if one is missing that is needed, or does not fit its layer's heads.
 inline std::vector<std::shared_ptr<const Rope>> ropes_of(const Geometry& geometry,
                                                          const CacheOptions& options, bool needed) {
@@ -60,6 +67,7 @@ class KvCache {
   KvCache(const Geometry& geometry, P policy, CacheOptions options = {}) {
     geometry.validate();
     if (options.sequences == 0 || options.chunk == 0) fail("cache: sequences and chunk must be at least 1");
+    detail::check_executor(options.executor);
     auto ropes = detail::ropes_of(geometry, options, policy.needs_rope());
     if (policy.bounded &&
         (policy.rates_prompts() || policy.keeps_queries() || needs_all_layers(policy.budget)))
@@ -152,7 +160,11 @@ class KvCache {
   std::size_t sequences() const noexcept { return sequences_; }
   CacheBytes bytes() const noexcept { return {context_->ledger->held(), context_->ledger->peak()}; }
   std::size_t workspace_bytes() const noexcept { return context_->workspace->bytes(); }
-  void set_executor(Executor executor) { context_->executor = std::move(executor); }
+  // Throws Error, with nothing changed, on an empty one.
+  void set_executor(Executor executor) {
+    detail::check_executor(executor);
+    context_->executor = std::move(executor);
+  }
   // No other cache has it or will have it while a checkpoint of this one is held.
   const void* identity() const noexcept { return context_->ledger.get(); }
 

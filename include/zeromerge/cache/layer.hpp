@@ -92,17 +92,28 @@ class LayerCache {
   // nothing changed, if the budget is impossible for this prompt.
   void finish_prompt() {
     if (!in_prompt_) return;
-    const std::vector<std::size_t> least = capacities({});
-    if (tokens_ == 0) return finish_prompt(PromptRatings{}, least);
-    const PromptRatings ratings = rate_prompt();
-    finish_prompt(ratings, capacities(ratings));
+    if (tokens_ == 0) return finish_prompt({}, capacities({}));
+    LayerCache* const own = this;
+    finish_together(std::span<LayerCache* const>(&own, 1));
   }
 
   // The same in two parts, for budgets that share out over all layers; see finish_together.
   bool shares_budget() const noexcept { return context_->shares_budget(); }
-  PromptRatings rate_prompt() {
+  // Rating brings scores up to date; take_back() undoes that, also if it throws (Error: a score has nothing
+  // to go by).
+  void rate_prompt(PromptRatings& ratings) {
+    if (unscored_ != 0)
+      for (const HeadType& head : heads_)
+        ratings.scores_before.emplace_back(head.score(), head.score() + head.size());
+    ratings.unscored = unscored_;
     bring_scores_up();
-    return detail::rate_prompt(prompt_layer(), budget_query(tokens_));
+    detail::rate_prompt(prompt_layer(), budget_query(tokens_), ratings);
+  }
+  void take_back(const PromptRatings& ratings) noexcept {
+    if (ratings.unscored == 0) return;
+    for (std::size_t h = 0; h < heads_.size(); ++h)
+      std::copy(ratings.scores_before[h].begin(), ratings.scores_before[h].end(), heads_[h].score());
+    unscored_ = ratings.unscored;
   }
   // [kv_heads] of these layers one after another (none: of this one), whose heads' entries the budget
   // compares; without ratings: only a check. Throws Error if one is impossible, which does not depend on
@@ -404,7 +415,8 @@ class LayerCache {
   void fit_to_budget() {
     auto query = budget_query(tokens_);
     const auto layer = prompt_layer();
-    const PromptRatings ratings = detail::rate_prompt(layer, query);
+    PromptRatings ratings;
+    detail::rate_prompt(layer, query, ratings);
     query.importance = ratings.for_budget;
     const auto division =
         detail::divide_all(context_->policy, query, context_->policy.budget.capacities(query));

@@ -23,6 +23,8 @@ struct PromptRatings {
   Ratings by_prompt;                        // [kv_heads][entries] by the score of whole prompts, or empty
   Ratings for_budget;                       // [kv_heads][...] what the budget compares, or empty
   std::vector<std::size_t> within_error{};  // see BudgetQuery
+  std::size_t unscored = 0;                 // tokens that the running scores lacked before
+  Ratings scores_before{};                  // [kv_heads][entries] if there were some
 };
 
 // Layers that are asked about together.
@@ -196,13 +198,12 @@ std::vector<std::size_t> capacities_within(const PromptLayer<P, H>& layer, const
 
 // Ratings of a layer's entries as they are. `query`: what its budget is asked.
 template <class P, class H>
-PromptRatings rate_prompt(const PromptLayer<P, H>& layer, const BudgetQuery& query) {
+void rate_prompt(const PromptLayer<P, H>& layer, const BudgetQuery& query, PromptRatings& ratings) {
   const P& policy = layer.policy;
-  PromptRatings ratings;
   if (policy.rates_prompts() && !everything_fits(layer, query))
     ratings.by_prompt = policy.prompt_score.rate(layer.view);
   ratings.within_error = capacities_within(layer, ratings.by_prompt, needed_capacity(policy));
-  if (!policy.budget.needs_importance) return ratings;
+  if (!policy.budget.needs_importance) return;
   const auto fillings = fillings_of(policy.budget, query);
   const bool stages = !fillings.empty() && fillings[0].in_stages();
   const bool by_prompt = !ratings.by_prompt.empty() && (stages || policy.prompt_share >= 1.0);
@@ -215,7 +216,6 @@ PromptRatings rate_prompt(const PromptLayer<P, H>& layer, const BudgetQuery& que
         stages ? left_over(policy, head, layer.states[h], fillings[h], layer.view.tokens, values)
                : std::move(values);
   });
-  return ratings;
 }
 
 // Brings a layer to these divisions and its entries into their final form.
@@ -241,38 +241,98 @@ void end_prompt(const PromptLayer<P, H>& layer, std::span<const Division> divisi
 
 }  // namespace detail
 
-// Ends the prompts of layers that share a budget; Layer: LayerCache or AnyLayer, all with one policy. A
-// budget that needs all layers compares the entries of those that are still in their prompt. Throws Error,
-// with nothing changed, if the budget is impossible.
+namespace detail {
+
+// The ratings of layers that end their prompts together. Unless they are kept in the end, what rating has
+// changed is taken back, whatever has thrown.
+template <class Layer>
+class RatedLayers {
+ public:
+  explicit RatedLayers(std::span<Layer* const> layers) : layers_(layers) { ratings_.reserve(layers.size()); }
+  RatedLayers(const RatedLayers&) = delete;
+  RatedLayers& operator=(const RatedLayers&) = delete;
+  ~RatedLayers() {
+    for (std::size_t i = 0; !kept_ && i < ratings_.size(); ++i) layers_[i]->take_back(ratings_[i]);
+  }
+
+  void rate() {
+    for (Layer* layer : layers_) layer->rate_prompt(ratings_.emplace_back());
+  }
+  void keep() noexcept { kept_ = true; }
+  std::span<PromptRatings> ratings() noexcept { return ratings_; }
+
+ private:
+  std::span<Layer* const> layers_;
+  std::vector<PromptRatings> ratings_;
+  bool kept_ = false;
+};
+
+// Throws Error unless these layers, which share a budget, end a prompt of the same tokens.
+template <class Layer>
+void check_same_tokens(std::span<Layer* const> layers) {
+  for (const Layer* layer : layers)
+    if (layer->tokens() != layers[0]->tokens())
+      fail("finish_prompt: layers ", layers[0]->index(), " and ", layer->index(),
+           " share a budget and end prompts of ", layers[0]->tokens(), " and ", layer->tokens(),
+           " tokens; feed all layers the same tokens before");
+}
+
+// [layers][kv_heads]: of each of them by itself, or of all together.
+template <class Layer>
+std::vector<std::vector<std::size_t>> capacities_of(std::span<Layer* const> layers,
+                                                    std::span<PromptRatings> ratings, const LayerList& list) {
+  std::vector<std::vector<std::size_t>> all;
+  if (list.numbers.empty()) {
+    for (std::size_t i = 0; i < layers.size(); ++i) all.push_back(layers[i]->capacities(ratings[i]));
+    return all;
+  }
+  PromptRatings joint;
+  for (PromptRatings& own : ratings) {
+    for (auto& head : own.for_budget) joint.for_budget.push_back(std::move(head));
+    own.for_budget.clear();
+  }
+  const auto capacities = layers[0]->capacities(joint, list);
+  auto from = capacities.begin();
+  for (const std::size_t heads : list.kv_heads) {
+    all.emplace_back(from, from + static_cast<std::ptrdiff_t>(heads));
+    from += static_cast<std::ptrdiff_t>(heads);
+  }
+  return all;
+}
+
+}  // namespace detail
+
+// Ends the prompts of several layers; Layer: LayerCache or AnyLayer, all with one policy. A budget that needs
+// all layers compares the entries of those that are still in their prompt. All end theirs or, on Error, none:
+// if the budget is impossible, layers that share it hold different numbers of tokens, or a score cannot rate
+// one.
 template <class Layer>
 void finish_together(std::span<Layer* const> layers) {
   std::vector<Layer*> open;
-  LayerList list;
   for (Layer* layer : layers)
-    if (layer->in_prompt() && layer->tokens() != 0) {
-      open.push_back(layer);
-      list.numbers.push_back(layer->index());
-      list.kv_heads.push_back(layer->shape().kv_heads);
-    }
-  if (open.size() < 2 || !open[0]->shares_budget()) {
-    for (const Layer* layer : open) (void)layer->capacities({}, {});  // all are possible, or none has ended
-    for (Layer* layer : layers) layer->finish_prompt();
-    return;
+    if (layer->in_prompt() && layer->tokens() != 0) open.push_back(layer);
+  const std::span<Layer* const> ending(open);
+  LayerList list;  // of those that share a budget
+  const bool shared = open.size() > 1 && open[0]->shares_budget();
+  for (std::size_t i = 0; shared && i < open.size(); ++i) {
+    list.numbers.push_back(open[i]->index());
+    list.kv_heads.push_back(open[i]->shape().kv_heads);
   }
-  (void)open[0]->capacities({}, list);  // it is possible, or nothing changes
-  std::vector<PromptRatings> ratings;
-  PromptRatings all;
-  for (Layer* layer : open) {
-    ratings.push_back(layer->rate_prompt());
-    for (auto& head : ratings.back().for_budget) all.for_budget.push_back(std::move(head));
-    ratings.back().for_budget.clear();
+  // What can be refused without a rating is, before that takes its time.
+  if (shared) {
+    detail::check_same_tokens(ending);
+    (void)open[0]->capacities({}, list);
+  } else {
+    for (const Layer* layer : layers)
+      if (layer->in_prompt()) (void)layer->capacities({});
   }
-  const auto capacities = open[0]->capacities(all, list);
-  std::size_t first = 0;
-  for (std::size_t i = 0; i < open.size(); ++i) {
-    open[i]->finish_prompt(ratings[i], std::span(capacities).subspan(first, list.kv_heads[i]));
-    first += list.kv_heads[i];
-  }
+  detail::RatedLayers<Layer> rated(ending);
+  rated.rate();
+  const auto capacities = detail::capacities_of(ending, rated.ratings(), list);
+  rated.keep();
+  for (std::size_t i = 0; i < open.size(); ++i) open[i]->finish_prompt(rated.ratings()[i], capacities[i]);
+  for (Layer* layer : layers)
+    if (!shared && layer->tokens() == 0) layer->finish_prompt();  // with nothing in it
 }
 
 }  // namespace zeromerge
