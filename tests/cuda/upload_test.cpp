@@ -34,18 +34,20 @@ TEST_P(EachHostPolicy, DecodesAsTheHostWould) {
 
 INSTANTIATE_TEST_SUITE_P(
     Upload, EachHostPolicy,
-    testing::Values(UploadCase{"Best", "best:budget=72,storage=f16"}, UploadCase{"BestInQ8", "best:budget=72,storage=q8"},
+    testing::Values(UploadCase{"Best", "best:budget=72,storage=f16"},
+                    UploadCase{"BestInQ8", "best:budget=72,storage=q8"},
                     UploadCase{"Expected", "expected:budget=72,storage=f16"},
                     UploadCase{"Defensive", "defensive:budget=72,storage=f16"},
                     UploadCase{"Replay", "zeromerge:budget=72,replay=50%"},
                     UploadCase{"HeldForAWhile", "zeromerge:budget=72,replay=60%,merge=drop,hold=20"},
-                    UploadCase{"HeldForAWhileInBlocks", "zeromerge:budget=72,replay=60%,residual=2,hold=9,evict=3"},
+                    UploadCase{"HeldForAWhileInBlocks",
+                               "zeromerge:budget=72,replay=60%,residual=2,hold=9,evict=3"},
                     UploadCase{"GlobalBudget", "zeromerge:budget=72,heads=global"},
                     UploadCase{"KeyClusters", "zeromerge:budget=72,residual=3,groups=clusters,metric=l2"},
                     UploadCase{"KeyDiff", "keydiff:budget=72"},
                     UploadCase{"NearestValues", "zeromerge:budget=72,merge=nearest"},
-                    UploadCase{"ZeroMerge", "zeromerge:budget=72"}, UploadCase{"Streaming", "streaming:budget=72"},
-                    UploadCase{"Everything", "full"}),
+                    UploadCase{"ZeroMerge", "zeromerge:budget=72"},
+                    UploadCase{"Streaming", "streaming:budget=72"}, UploadCase{"Everything", "full"}),
     [](const auto& each) { return std::string(each.param.name); });
 
 // What the host has decoded goes over too: a turned ring stays where it is.
