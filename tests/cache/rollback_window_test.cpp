@@ -39,7 +39,7 @@ const char* const kPolicies[] = {
     "zeromerge:budget=45,importance=mean,decay=1,",
     "zeromerge:budget=25%,least=12,",
     "zeromerge:budget=25%,least=12,tail=20%,residual=10%,",
-    "zeromerge:budget=30%,least=12,tail=60%,evict=6,merge=drop,",
+    "zeromerge:budget=30%,least=30,tail=40%,evict=6,merge=drop,",
     "h2o:budget=60,",
     "snapkv:budget=80,",
     "best:budget=60,",

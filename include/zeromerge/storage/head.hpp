@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "zeromerge/storage/any_rows.hpp"
@@ -102,7 +103,11 @@ class Head {
     values_.make_room(entries, loose[0].values, loose[1].values, tight);
     resize_fields(entries);
   }
-  // Whether that would give memory back.
+  // Whether what there is falls short of that, for as many entries as it has room for, or is more than that.
+  bool lacks(const LooseRows (&loose)[2]) const noexcept {
+    return keys_.lacks(capacity_, loose[0].keys, loose[1].keys) ||
+           values_.lacks(capacity_, loose[0].values, loose[1].values);
+  }
   bool spares(std::size_t entries, const LooseRows (&loose)[2]) const noexcept {
     return keys_.spares(entries, loose[0].keys, loose[1].keys) ||
            values_.spares(entries, loose[0].values, loose[1].values);
@@ -133,6 +138,24 @@ class Head {
     if (packs_late()) capacity_ = size_;
     keys_.truncate(size_);
     values_.truncate(size_);
+  }
+  // Gives back the room that no entry takes, of a prompt; where that asks for memory itself and there is
+  // none, it stays.
+  void shrink() noexcept {
+    const auto give_back = [&] {
+      keys_.shrink(size_);
+      values_.shrink(size_);
+      resize_fields(size_);
+    };
+#if defined(__cpp_exceptions)
+    try {
+      give_back();
+    } catch (const std::bad_alloc&) {
+      capacity_ = std::min(capacity_, size_);
+    }
+#else
+    give_back();
+#endif
   }
   // Forgets the last entries of a head that goes on taking tokens in its final form.
   void cut(std::size_t entries) noexcept {
