@@ -276,7 +276,7 @@ class Head {
   std::size_t entry_record_bytes(bool most) const noexcept {
     return UndoLog::taken(most ? keys_.image_bytes() : keys_.usual_image_bytes()) +
            UndoLog::taken(most ? values_.image_bytes() : values_.usual_image_bytes()) +
-           UndoLog::taken(sizeof(Fields));
+           UndoLog::taken(fields_bytes());
   }
   // Of groups that are packed until there are `entries`, and cut by `rows`.
   std::size_t pack_record_bytes(std::size_t entries, LooseRows loose) const noexcept {
@@ -350,8 +350,11 @@ class Head {
  private:
   struct Fields {
     std::uint32_t position;
-    float score, mass, bias;
+    float score, mass, bias;  // the last ones only where there are masses
   };
+  std::size_t fields_bytes() const noexcept {
+    return fields_.mass ? sizeof(Fields) : fields_.score ? 2 * sizeof(float) : sizeof(float);
+  }
   struct Turn {
     std::uint32_t places, next;
   };
@@ -393,13 +396,16 @@ class Head {
   }
   void log_fields(std::size_t slot) noexcept {
     if (!log_.recording() || log_.has_fields_of(slot)) return;
-    log_.add(UndoLog::Kind::fields, slot,
-             Fields{position()[slot], fields_.score ? score()[slot] : 0.0f,
-                    fields_.mass ? mass()[slot] : 1.0f, fields_.mass ? bias()[slot] : 0.0f});
+    const Fields fields{position()[slot], fields_.score ? score()[slot] : 0.0f,
+                        fields_.mass ? mass()[slot] : 1.0f, fields_.mass ? bias()[slot] : 0.0f};
+    if (char* to = log_.open(fields_bytes())) {
+      std::memcpy(to, &fields, fields_bytes());
+      log_.close(UndoLog::Kind::fields, slot, fields_bytes());
+    }
   }
   void restore_fields(std::size_t slot, const char* payload, float faded) noexcept {
     Fields fields;
-    std::memcpy(&fields, payload, sizeof fields);
+    std::memcpy(&fields, payload, fields_bytes());
     position()[slot] = fields.position;
     if (fields_.score) score()[slot] = fields.score * faded;
     if (fields_.mass) {

@@ -92,6 +92,7 @@ class PackedRows {
     for (std::size_t j = packed_; begin != packed_ && j < size; ++j)
       tail_.copy(tail_, j - begin, j - packed_);
   }
+  void pack(std::size_t size) noexcept { pack(size, loose_); }
   // The last rows down to this one can be cut off with the room there is.
   std::size_t plain_from() const noexcept { return loose_ == 0 ? 0 : packed_; }
 
