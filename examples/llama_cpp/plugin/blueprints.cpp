@@ -56,12 +56,12 @@ void Blueprints::see(const ggml_tensor* op) {
 Blueprints::Layer& Blueprints::layer_of_cells(const ggml_tensor* k) {
   auto& layers = caches_[k->buffer];
   Layer& layer = layers[layer_of(k)];
-  if (layer.shape.k != nullptr && (layer.shape.k != k || layer.shape.number != layer_of(k))) {
+  if (layer.model.k != nullptr && (layer.model.k != k || layer.model.number != layer_of(k))) {
     layers.clear();
     return layer_of_cells(k);
   }
-  layer.shape.k = k;
-  layer.shape.number = layer_of(k);
+  layer.model.k = k;
+  layer.model.number = layer_of(k);
   return layer;
 }
 
@@ -70,12 +70,12 @@ void Blueprints::see_attention(const ggml_tensor* op) {
   if (k->buffer == nullptr) return;
   Layer& layer = layer_of_cells(k);
   layer.attends = true;
-  layer.shape.v = root_of(op->src[2]);
-  layer.shape.query_heads = static_cast<std::size_t>(op->src[0]->ne[2]);
-  layer.shape.kv_heads = static_cast<std::size_t>(op->src[1]->ne[2]);
-  layer.shape.head_dim = static_cast<std::size_t>(op->src[1]->ne[0]);
-  layer.shape.scale = float_parameter(op, 0);
-  layer.shape.softcap = float_parameter(op, 2);
+  layer.model.v = root_of(op->src[2]);
+  layer.model.shape.query_heads = static_cast<std::size_t>(op->src[0]->ne[2]);
+  layer.model.shape.kv_heads = static_cast<std::size_t>(op->src[1]->ne[2]);
+  layer.model.shape.head_dim = static_cast<std::size_t>(op->src[1]->ne[0]);
+  layer.model.shape.scale = float_parameter(op, 0);
+  layer.model.shape.logit_softcap = float_parameter(op, 2);
   // A graph that asks for no rows may lie where one lay that did.
   const auto known = outputs_.find(op->src[3]);
   if (known != outputs_.end() && !known->second.attention.contains(op)) outputs_.erase(known);
@@ -85,7 +85,7 @@ void Blueprints::see_write(const ggml_tensor* op) {
   const ggml_tensor* k = root_of(op);
   if (k->buffer == nullptr) return;
   Layer& layer = layer_of_cells(k);
-  layer.shape.rope = rope_of_write(op, layer.shape.rope);
+  layer.model.rope = rope_of_write(op, layer.model.rope);
 }
 
 void Blueprints::see_outputs(const ggml_tensor* op) {
@@ -96,14 +96,14 @@ void Blueprints::see_outputs(const ggml_tensor* op) {
     if (layer->src[3] != nullptr) outputs_[layer->src[3]] = {rows, attention};
 }
 
-std::vector<LayerShape> Blueprints::layers_in(const ggml_backend_buffer* cells) const {
+std::vector<ModelLayer> Blueprints::layers_in(const ggml_backend_buffer* cells) const {
   const std::lock_guard lock(mutex_);
-  std::vector<LayerShape> shapes;
+  std::vector<ModelLayer> layers;
   const auto found = caches_.find(cells);
-  if (found == caches_.end()) return shapes;
+  if (found == caches_.end()) return layers;
   for (const auto& [number, layer] : found->second)
-    if (layer.attends) shapes.push_back(layer.shape);
-  return shapes;
+    if (layer.attends) layers.push_back(layer.model);
+  return layers;
 }
 
 const ggml_tensor* Blueprints::outputs_of(const ggml_tensor* mask) const {

@@ -23,7 +23,7 @@ class Blueprints {
   void see(const ggml_tensor* op);
 
   // The layers whose cells lie in this buffer, which is one KV cache's; by rising number.
-  std::vector<LayerShape> layers_in(const ggml_backend_buffer* cells) const;
+  std::vector<ModelLayer> layers_in(const ggml_backend_buffer* cells) const;
   // The rows whose output a graph asks for, i32, if its attention has this mask; null: not known. The graph
   // must be one that is about to be computed.
   const ggml_tensor* outputs_of(const ggml_tensor* mask) const;
@@ -33,7 +33,7 @@ class Blueprints {
 
  private:
   struct Layer {
-    LayerShape shape;
+    ModelLayer model;
     bool attends = false;  // its attention has been seen, and with it the shape
   };
   struct Outputs {

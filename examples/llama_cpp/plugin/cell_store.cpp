@@ -5,11 +5,11 @@
 
 namespace zeromerge::plugin {
 
-CellStore::CellStore(std::vector<LayerShape> layers)
+CellStore::CellStore(std::vector<ModelLayer> layers)
     : layers_(std::move(layers)),
       streams_(static_cast<std::size_t>(layers_.front().k->ne[2])),
       cells_(static_cast<std::size_t>(layers_.front().k->ne[1])) {
-  for (const LayerShape& layer : layers_)
+  for (const ModelLayer& layer : layers_)
     for (std::size_t s = 0; s < streams_; ++s) {
       k_pages_.emplace_back(layer.k, s);
       v_pages_.emplace_back(layer.v, s);
@@ -19,24 +19,24 @@ CellStore::CellStore(std::vector<LayerShape> layers)
 
 std::size_t CellStore::layer_of_keys(const ggml_tensor* k_root) const {
   const auto at = std::find_if(layers_.begin(), layers_.end(),
-                               [k_root](const LayerShape& layer) { return layer.k == k_root; });
+                               [k_root](const ModelLayer& layer) { return layer.k == k_root; });
   return static_cast<std::size_t>(at - layers_.begin());
 }
 
 std::size_t CellStore::layer_of_data(const void* k_data) const {
   const auto at = std::find_if(layers_.begin(), layers_.end(),
-                               [k_data](const LayerShape& layer) { return layer.k->data == k_data; });
+                               [k_data](const ModelLayer& layer) { return layer.k->data == k_data; });
   return static_cast<std::size_t>(at - layers_.begin());
 }
 
 RowView CellStore::keys(std::size_t layer, std::size_t stream, const std::size_t* cells, std::size_t count,
                         std::vector<char>& buffer) const {
-  return cell_rows(layers_[layer].k, layers_[layer].kv_heads, stream, cells, count, buffer);
+  return cell_rows(layers_[layer].k, layers_[layer].shape.kv_heads, stream, cells, count, buffer);
 }
 
 RowView CellStore::values(std::size_t layer, std::size_t stream, const std::size_t* cells, std::size_t count,
                           std::vector<char>& buffer) const {
-  return cell_rows(layers_[layer].v, layers_[layer].kv_heads, stream, cells, count, buffer);
+  return cell_rows(layers_[layer].v, layers_[layer].shape.kv_heads, stream, cells, count, buffer);
 }
 
 void CellStore::wrote(std::size_t stream, std::size_t cell) {

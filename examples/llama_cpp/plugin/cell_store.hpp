@@ -13,9 +13,9 @@ namespace zeromerge::plugin {
 
 class CellStore {
  public:
-  explicit CellStore(std::vector<LayerShape> layers);
+  explicit CellStore(std::vector<ModelLayer> layers);
 
-  const std::vector<LayerShape>& layers() const noexcept { return layers_; }
+  const std::vector<ModelLayer>& layers() const noexcept { return layers_; }
   std::size_t streams() const noexcept { return streams_; }
   std::size_t cells() const noexcept { return cells_; }  // of a stream
   // The layer whose keys this tensor holds; layers().size(): none.
@@ -57,7 +57,7 @@ class CellStore {
     return gone_[layer * streams_ + stream];
   }
 
-  std::vector<LayerShape> layers_;
+  std::vector<ModelLayer> layers_;
   std::size_t streams_;
   std::size_t cells_;
   std::vector<CellPages> k_pages_;       // [layers][streams]

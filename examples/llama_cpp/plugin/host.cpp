@@ -51,9 +51,7 @@ ggml_status Host::compute(ggml_cgraph* graph) {
     if ((node->flags & GGML_TENSOR_FLAG_COMPUTE) == 0) continue;
     try {
       if (node->op == GGML_OP_SET_ROWS) {
-        write_rows(node);
-        const ggml_tensor* root = root_of(node);
-        if (Pool* pool = is_cache(root, 'k') ? pool_of(root) : nullptr; pool != nullptr) pool->wrote(node);
+        write(node);
       } else if (node->op == GGML_OP_FLASH_ATTN_EXT) {
         const Stopwatch watch;
         Settings::set_error({});
@@ -68,6 +66,14 @@ ggml_status Host::compute(ggml_cgraph* graph) {
   return GGML_STATUS_SUCCESS;
 }
 
+void Host::write(const ggml_tensor* op) {
+  const ggml_tensor* root = root_of(op);
+  Pool* pool = is_cache(root, 'k') ? pool_of(root) : nullptr;
+  if (pool != nullptr) pool->writes(op);
+  write_rows(op);
+  if (pool != nullptr) pool->wrote(op);
+}
+
 // Null: the cells of a sliding window, small already, whose masks forget. They are fewer than others.
 Pool* Host::pool_of(const ggml_tensor* k_root) {
   if (k_root->ne[1] > most_cells_) {
@@ -78,7 +84,7 @@ Pool* Host::pool_of(const ggml_tensor* k_root) {
   std::unique_ptr<Pool>& pool = pools_[k_root->buffer];
   if (pool != nullptr && pool->has(k_root)) return pool.get();
   pool.reset();
-  std::vector<LayerShape> layers = Blueprints::get().layers_in(k_root->buffer);
+  std::vector<ModelLayer> layers = Blueprints::get().layers_in(k_root->buffer);
   if (layers.empty()) return nullptr;
   pool = std::make_unique<Pool>(std::move(layers), executor_, workspace_);
   return pool.get();

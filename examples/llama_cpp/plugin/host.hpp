@@ -46,7 +46,7 @@ class Host {
   std::uint64_t visit_heads(zeromerge_head_visitor_t visit, void* context, std::uint64_t first) const;
 
  private:
-  void run(ggml_cgraph* graph, int node);
+  void write(const ggml_tensor* op);
   bool attend(ggml_cgraph* graph, int node);
   bool attend_by_the_engine(ggml_cgraph* graph, int node);
   Pool* pool_of(const ggml_tensor* k_root);

@@ -11,11 +11,6 @@
 namespace zeromerge::plugin {
 namespace {
 
-bool same_shape(const LayerShape& a, const LayerShape& b) {
-  return a.query_heads == b.query_heads && a.kv_heads == b.kv_heads && a.head_dim == b.head_dim &&
-         a.scale == b.scale && a.softcap == b.softcap;
-}
-
 std::size_t tokens_of(const ggml_tensor* op) { return static_cast<std::size_t>(op->src[0]->ne[1]); }
 
 // Whether these rows follow one another.
@@ -25,55 +20,51 @@ bool are_adjacent(const std::vector<std::size_t>& rows) {
 
 }  // namespace
 
-Pool::Pool(std::vector<LayerShape> layers, Executor executor, std::shared_ptr<Workspace> workspace)
+Pool::Pool(std::vector<ModelLayer> layers, Executor executor, std::shared_ptr<Workspace> workspace)
     : store_(std::move(layers)),
       executor_(std::move(executor)),
       workspace_(std::move(workspace)),
-      uniform_(std::all_of(store_.layers().begin(), store_.layers().end(),
-                           [&](const LayerShape& l) { return same_shape(l, store_.layers().front()); })),
       sequences_(store_.streams()),
       states_(store_.layers().size()),
+      fresh_(store_.streams()),
       waiting_(store_.streams()) {}
 
 std::unique_ptr<AnyCache> Pool::new_cache() const {
-  const LayerShape& first = store_.layers().front();
   Geometry g;
   g.layers = store_.layers().size();
-  g.query_heads = first.query_heads;
-  g.kv_heads = first.kv_heads;
-  g.head_dim = first.head_dim;
-  g.scale = first.scale;
-  g.logit_softcap = first.softcap;
   CacheOptions options;
+  for (const ModelLayer& layer : store_.layers()) {
+    g.shapes.push_back(layer.shape);
+    options.ropes.push_back(layer.rope);
+  }
   options.executor = executor_;
   options.workspace = workspace_;
-  options.first_layer = static_cast<std::size_t>(std::max(first.number, 0));
-  options.rope = first.rope;
+  options.first_layer = static_cast<std::size_t>(std::max(store_.layers().front().number, 0));
   return plugin::new_cache(Settings::get().policy(), g, std::move(options));
 }
 
 // A layer writes its keys once in a graph: a second write belongs to the next one.
-void Pool::wrote(const ggml_tensor* op) {
-  const ggml_tensor* root = root_of(op);
-  const std::size_t layer = store_.layer_of_keys(root);
-  if (layer == states_.size()) return;
-  if (states_[layer].written) {
-    for (LayerState& state : states_) state.written = state.answered = false;
+void Pool::writes(const ggml_tensor* op) {
+  LayerState& state = states_[store_.layer_of_keys(root_of(op))];
+  if (state.written) {
+    for (LayerState& each : states_) each.written = each.answered = false;
     end_graph();
   }
-  LayerState& state = states_[layer];
   state.written = true;
   state.rows.clear();
-  for (std::int64_t t = 0; t < op->src[0]->ne[1]; ++t) {
-    state.rows.push_back(row_index(op->src[1], t));
-    watch_.wrote(root, static_cast<std::size_t>(state.rows.back()));
-  }
+  for (std::int64_t t = 0; t < op->src[0]->ne[1]; ++t) state.rows.push_back(row_index(op->src[1], t));
+}
+
+void Pool::wrote(const ggml_tensor* op) {
+  const ggml_tensor* root = root_of(op);
+  for (const std::int64_t row : states_[store_.layer_of_keys(root)].rows)
+    watch_.wrote(root, static_cast<std::size_t>(row));
 }
 
 std::optional<Reason> Pool::begin(const ggml_tensor* op) {
   const std::size_t layer = store_.layer_of_keys(root_of(op->src[1]));
   std::optional<Reason> reason;
-  if (layer == states_.size() || !uniform_) {
+  if (layer == states_.size()) {
     reason = Reason::shapes;
   } else if (states_[layer].answered || !states_[layer].written) {
     shares_cells_ = true;
@@ -93,6 +84,7 @@ void Pool::answer(ggml_tensor* op) {
   for (const StreamPlan& plan : plan_.streams)
     for (const Part& part : plan.parts)
       if (part.cached) answer(op, layer, plan, part);
+  if (layer + 1 == states_.size()) give_back();
 }
 
 void Pool::answer(ggml_tensor* op, std::size_t layer, const StreamPlan& plan, const Part& part) {
@@ -225,7 +217,7 @@ void Pool::count(zeromerge_statistics& statistics) const {
       statistics.kv_bytes += cache->bytes().held;
       statistics.tokens += sequence->chain.size() * layers;
       for (std::size_t l = 0; l < layers; ++l)
-        for (std::size_t h = 0; h < cache->geometry().kv_heads; ++h)
+        for (std::size_t h = 0; h < cache->geometry().shape(l).kv_heads; ++h)
           statistics.entries += cache->layer(l).entries(h);
     }
 }
@@ -241,7 +233,7 @@ std::uint64_t Pool::visit_heads(zeromerge_head_visitor_t visit, void* context, s
       head.stream = number++;
       head.tokens = sequence->chain.size();
       for (std::size_t l = 0; l < store_.layers().size(); ++l)
-        for (head.head = 0; head.head < cache->geometry().kv_heads; ++head.head) {
+        for (head.head = 0; head.head < cache->geometry().shape(l).kv_heads; ++head.head) {
           const AnyLayer& layer = cache->layer(l);
           positions.resize(layer.entries(head.head));
           for (std::size_t slot = 0; slot < positions.size(); ++slot)

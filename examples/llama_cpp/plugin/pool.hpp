@@ -21,12 +21,13 @@ namespace zeromerge::plugin {
 
 class Pool {
  public:
-  Pool(std::vector<LayerShape> layers, Executor executor, std::shared_ptr<Workspace> workspace);
+  Pool(std::vector<ModelLayer> layers, Executor executor, std::shared_ptr<Workspace> workspace);
 
   // Whether this is the keys' tensor of one of its layers.
   bool has(const ggml_tensor* k_root) const { return store_.layer_of_keys(k_root) < store_.layers().size(); }
 
-  // A graph writes new keys (SET_ROWS) to one of the layers.
+  // A graph is about to write new keys (SET_ROWS) to one of the layers, and has done so.
+  void writes(const ggml_tensor* op);
   void wrote(const ggml_tensor* op);
 
   // Before an attention call on one of the layers. Returns why the engine's kernel has to answer rows of it
@@ -80,12 +81,15 @@ class Pool {
   using Sequences = std::vector<std::unique_ptr<Sequence>>;
 
   void end_graph();
+  void give_back();
+  void give_back(std::size_t stream, std::vector<std::size_t> cells);
   void plan(const ggml_tensor* op, const std::vector<std::int64_t>& rows);
   void plan_stream(const ggml_tensor* op, StreamPlan& plan, const std::vector<char>* outputs);
   void give_up_overwritten(const StreamPlan& plan, std::size_t view);
   void give_up_wiped(std::size_t stream, std::uint64_t but);
   void prepare(StreamPlan& plan, Part& part, const std::vector<char>* outputs);
   void hold(Sequence& sequence, std::size_t stream);
+  void read(Sequence& sequence, std::size_t stream);
   void require(std::size_t layer, std::size_t stream, const std::size_t* cells, std::size_t count,
                bool all) const;
   void require_visible(const ggml_tensor* op, std::size_t layer) const;
@@ -104,12 +108,12 @@ class Pool {
   CellStore store_;
   Executor executor_;
   std::shared_ptr<Workspace> workspace_;
-  bool uniform_;                                   // one shape for all layers
   bool shares_cells_ = false;                      // layers read other layers' cells
   bool swept_ = false;                             // the pages that the engine cleared have been given back
   std::vector<Sequences> sequences_;               // [streams]
   std::vector<LayerState> states_;                 // [layers]
-  std::vector<std::vector<std::size_t>> waiting_;  // [streams] cells whose pages have not been looked at
+  std::vector<std::vector<std::size_t>> fresh_;    // [streams] cells that the caches take in this graph
+  std::vector<std::vector<std::size_t>> waiting_;  // [streams] took before it; their pages are still there
   Plan plan_;
   Watch watch_;
   Watch checkpoint_watch_;  // what was known of the cells at the checkpoint

@@ -36,39 +36,54 @@ std::vector<std::size_t> cells_in(Cells past) {
 
 // Once the next graph begins all layers have seen the last one.
 void Pool::end_graph() {
-  for (StreamPlan& plan : plan_.streams) {
+  for (StreamPlan& plan : plan_.streams)
     for (Part& part : plan.parts)
       if (part.cached) part.sequence->has_answered(part.run.rows.size());
-  }
   plan_ = {};
-  if (!Settings::get().reclaim() || shares_cells_) return;
+}
+
+// When all layers have answered a graph, the pages go of what the graphs before it brought: layers that read
+// the cells of another one come later in a graph, and one graph shows whether there are any.
+void Pool::give_back() {
   for (std::size_t s = 0; s < waiting_.size(); ++s) {
-    if (waiting_[s].empty()) continue;
-    // Of no sequence the newest: if the engine moves the past, it shows there.
-    std::vector<std::size_t> consumed;
-    for (const auto& sequence : sequences_[s]) {
-      std::size_t least = 0;
-      if (sequence->cache() != nullptr) {
-        least = sequence->chain.size();
-        for (std::size_t l = 0; l < states_.size(); ++l) least = std::min(least, sequence->held(l));
-      }
-      consumed.push_back(least);
-    }
-    std::vector<std::size_t> newest;
-    for (const auto& sequence : sequences_[s])
-      if (sequence->chain.size() != 0) newest.push_back(sequence->chain.order().back());
-    store_.give_back(s, std::move(waiting_[s]), [&](std::size_t cell) {
-      bool any = false;
-      for (std::size_t i = 0; i < consumed.size(); ++i) {
-        const Chain& chain = sequences_[s][i]->chain;
-        if (!chain.contains(cell)) continue;
-        if (chain.place(cell) >= consumed[i] || chain.place(cell) + 1 == chain.size()) return false;
-        any = true;
-      }
-      return any;
-    });
-    waiting_[s] = std::move(newest);
+    if (Settings::get().reclaim() && !shares_cells_ && !waiting_[s].empty())
+      give_back(s, std::exchange(waiting_[s], {}));
+    else if (!Settings::get().reclaim())
+      waiting_[s].clear();
+    waiting_[s].insert(waiting_[s].end(), fresh_[s].begin(), fresh_[s].end());
+    fresh_[s].clear();
   }
+}
+
+// A page goes once the caches hold all of its cells. The newest cell of a sequence stays: if the engine moves
+// the past, it shows there.
+void Pool::give_back(std::size_t stream, std::vector<std::size_t> cells) {
+  struct Holder {
+    const Chain* chain;
+    std::size_t held;  // tokens that all layers hold
+  };
+  std::vector<Holder> holders;
+  for (const auto& sequence : sequences_[stream]) {
+    std::size_t held = sequence->cache() != nullptr ? sequence->chain.size() : 0;
+    for (std::size_t l = 0; l < states_.size() && held != 0; ++l) held = std::min(held, sequence->held(l));
+    holders.push_back({&sequence->chain, held});
+  }
+  const auto newest = [&](std::size_t cell) {
+    return std::any_of(holders.begin(), holders.end(), [cell](const Holder& h) {
+      return h.chain->size() != 0 && h.chain->order().back() == cell;
+    });
+  };
+  for (const std::size_t cell : cells)
+    if (newest(cell)) waiting_[stream].push_back(cell);
+  store_.give_back(stream, std::move(cells), [&](std::size_t cell) {
+    bool any = false;
+    for (const Holder& h : holders) {
+      if (!h.chain->contains(cell)) continue;
+      if (h.chain->place(cell) >= h.held || h.chain->order().back() == cell) return false;
+      any = true;
+    }
+    return any;
+  });
 }
 
 void Pool::plan(const ggml_tensor* op, const std::vector<std::int64_t>& rows) {
@@ -174,45 +189,50 @@ void Pool::prepare(StreamPlan& plan, Part& part, const std::vector<char>* output
       part.cached = true;
     }
   }
-  for (const std::size_t cell : part.run.cells) {
-    sequence.chain.append(cell);
-    waiting_[plan.stream].push_back(cell);
-  }
+  sequence.append(part.run.cells, part.cached);
+  fresh_[plan.stream].insert(fresh_[plan.stream].end(), part.run.cells.begin(), part.run.cells.end());
 }
 
 // Brings all layers to the sequence's chain: those ahead of it go back, those behind it read on. A cache that
-// cannot go back is made anew and reads all.
+// cannot go back is made anew and reads all. So is one that has read its past a moment ago and is to go back
+// there: the same state gives the same answers.
 void Pool::hold(Sequence& sequence, std::size_t stream) {
   const std::vector<std::size_t>& order = sequence.chain.order();
   const std::size_t layers = states_.size();
-  bool again = true;
-  for (std::size_t l = 0; l < layers && again; ++l)
-    again = store_.missing(l, stream, order.data(), order.size(), true) == 0;
-  const bool anew = !sequence.can_go_back(order.size(), again);
+  bool anew = !sequence.can_go_back();
+  if (!anew && sequence.goes_back_to_what_it_read()) {
+    anew = true;
+    for (std::size_t l = 0; l < layers && anew; ++l)
+      anew = store_.missing(l, stream, order.data(), order.size(), true) == 0;
+  }
   std::size_t most = 0;
   for (std::size_t l = 0; l < layers; ++l) {
-    const std::size_t from = anew ? 0 : std::min(sequence.held(l), order.size());
+    const std::size_t from = anew ? 0 : std::min(sequence.held(l), sequence.agreed());
     most = std::max(most, order.size() - from);
     if (from < order.size()) require(l, stream, &order[from], order.size() - from, anew);
   }
   if (anew)
     sequence.start(new_cache());
   else
-    sequence.go_back(order.size());
-  if (most == 0) return;
+    sequence.go_back();
+  if (most != 0) read(sequence, stream);
+  sequence.has_read(most, anew);
+  if (anew && most != 0) Settings::get().rebuilds += layers;
+}
+
+// All layers take those tokens of the chain that they lack.
+void Pool::read(Sequence& sequence, std::size_t stream) {
+  const std::vector<std::size_t>& order = sequence.chain.order();
   std::vector<char> keys, values;
-  for (std::size_t l = 0; l < layers; ++l) {
+  for (std::size_t l = 0; l < states_.size(); ++l) {
     const std::size_t from = sequence.held(l);
     if (from == order.size()) continue;
     const std::size_t count = order.size() - from;
     sequence.read(l, store_.keys(l, stream, &order[from], count, keys),
                   store_.values(l, stream, &order[from], count, values));
     store_.take_filled(l, stream, &order[from], count);
+    if (l == 0) fresh_[stream].insert(fresh_[stream].end(), &order[from], &order[from] + count);
   }
-  sequence.has_read(most, anew);
-  waiting_[stream].insert(waiting_[stream].end(), order.end() - static_cast<std::ptrdiff_t>(most),
-                          order.end());
-  if (anew) Settings::get().rebuilds += layers;
 }
 
 // ---- which sequence

@@ -17,7 +17,7 @@ void Sequence::start(std::unique_ptr<AnyCache> cache) {
 void Sequence::drop() noexcept {
   checkpoint_.reset();
   cache_.reset();
-  settle_ = read_ = reading_from_ = peak_ = 0;
+  settle_ = read_ = reading_from_ = peak_ = agreed_ = 0;
   Settings::get().held.change(std::exchange(accounted_, 0), 0, 0);
 }
 
@@ -27,34 +27,46 @@ std::unique_ptr<Sequence> Sequence::fork(std::size_t cells, std::uint64_t number
   copy->turns = turns;
   copy->turns.cut(tokens);
   copy->windowed = windowed;
+  copy->agreed_ = std::min(agreed_, tokens);
+  copy->settle_ = settle_;
+  copy->read_ = read_;
+  if (!can_go_back_to(copy->agreed_)) return copy;
+  copy->cache_ = cache_->fork();
+  copy->account();
   return copy;
 }
 
 void Sequence::cut(std::size_t tokens) {
   chain.cut(tokens);
   turns.cut(tokens);
+  agreed_ = std::min(agreed_, tokens);
 }
 
-// The queries of tokens that are taken back keep their part in the scores of a prompt. Where the past was
-// read from the engine's cells it can be read again, so that the same state gives the same answers.
-bool Sequence::can_go_back(std::size_t tokens, bool again) const {
+void Sequence::append(const std::vector<std::size_t>& cells, bool answered) {
+  for (const std::size_t cell : cells) chain.append(cell);
+  if (answered) agreed_ = chain.size();
+}
+
+bool Sequence::can_go_back() const { return can_go_back_to(agreed_); }
+
+bool Sequence::can_go_back_to(std::size_t tokens) const {
   if (cache_ == nullptr) return false;
-  for (std::size_t l = 0; l < cache_->geometry().layers; ++l) {
-    if (held(l) <= tokens) continue;
-    if (again && settle_ != 0 && tokens <= read_) return false;
-    if (!cache_->layer(l).can_truncate()) return false;
-  }
+  for (std::size_t l = 0; l < cache_->geometry().layers; ++l)
+    if (held(l) > tokens && !cache_->layer(l).can_truncate(tokens)) return false;
   return true;
 }
 
-bool Sequence::go_back(std::size_t tokens) {
-  bool any = false;
-  for (std::size_t l = 0; l < cache_->geometry().layers; ++l) {
-    if (held(l) <= tokens) continue;
-    cache_->layer(l).truncate(tokens);
-    any = true;
-  }
-  return any;
+// The queries of tokens that are taken back would keep their part in the scores of a prompt.
+bool Sequence::goes_back_to_what_it_read() const {
+  if (settle_ == 0 || agreed_ > read_) return false;
+  for (std::size_t l = 0; l < cache_->geometry().layers; ++l)
+    if (held(l) > agreed_) return true;
+  return false;
+}
+
+void Sequence::go_back() {
+  for (std::size_t l = 0; l < cache_->geometry().layers; ++l)
+    if (held(l) > agreed_) cache_->layer(l).truncate(agreed_);
 }
 
 void Sequence::read(std::size_t layer, const RowView& k, const RowView& v) {
@@ -64,6 +76,7 @@ void Sequence::read(std::size_t layer, const RowView& k, const RowView& v) {
 void Sequence::has_read(std::size_t tokens, bool anew) {
   if (anew) read_ = tokens;
   settle_ = std::max(settle_, std::min(kSettle, tokens));
+  agreed_ = chain.size();
   account();
 }
 
@@ -88,12 +101,7 @@ void Sequence::answer(std::size_t layer, RowKind kind, const RowView& q, const R
   if (kind == RowKind::prompt || settle_ != 0) {
     cached.prefill(q, k, v, out);
   } else {
-    for (std::size_t t = 0; t < q.tokens; ++t) {
-      OutView row = out;
-      row.data = out.row(t, 0);
-      row.tokens = 1;
-      cached.decode(q.slice(t, 1), k.slice(t, 1), v.slice(t, 1), row);
-    }
+    cached.decode(q, k, v, out);
   }
   account();
 }
@@ -107,7 +115,7 @@ void Sequence::begin_second_reading() {
 void Sequence::end_second_reading() {
   if (cache_ == nullptr || reading_from_ == 0) return;
   for (std::size_t l = 0; l < cache_->geometry().layers; ++l) cache_->layer(l).end_second_reading();
-  chain.cut(std::min(chain.size(), reading_from_));
+  cut(std::min(chain.size(), reading_from_));
   reading_from_ = 0;
   account();
 }
@@ -122,6 +130,7 @@ void Sequence::checkpoint() {
 void Sequence::rollback() {
   cache_->rollback(checkpoint_->held);
   chain = checkpoint_->chain;
+  agreed_ = chain.size();
   turns = checkpoint_->turns;
   settle_ = checkpoint_->settle;
   read_ = checkpoint_->read;

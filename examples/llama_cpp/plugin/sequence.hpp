@@ -25,9 +25,8 @@ class Sequence {
 
   Chain chain;
   Turns turns;
-  bool windowed = false;          // its masks forget the oldest tokens, so that no cache can answer
-  std::uint64_t graph = 0;        // the last graph that it had rows in
-  std::uint64_t left_behind = 0;  // the sequence that this one was forked off from and that may be over
+  bool windowed = false;    // its masks forget the oldest tokens, so that no cache can answer
+  std::uint64_t graph = 0;  // the last graph that it had rows in
 
   std::uint64_t number() const noexcept { return number_; }
 
@@ -44,12 +43,15 @@ class Sequence {
 
   // The chain loses all but the first `tokens`.
   void cut(std::size_t tokens);
-  // Whether each layer holds no more than `tokens`, or can go back to that many; `again`: the past could as
-  // well be read anew.
-  bool can_go_back(std::size_t tokens, bool again) const;
-  // Makes it so. Returns whether a layer had to.
-  bool go_back(std::size_t tokens);
-  // Tokens of the chain that a layer holds.
+  // The chain grows; `answered`: the layers are about to take these tokens.
+  void append(const std::vector<std::size_t>& cells, bool answered);
+  // What layers hold behind so many tokens is none of the chain's.
+  std::size_t agreed() const noexcept { return agreed_; }
+  // Whether the layers can go back to what is agreed; and whether that is a past which they have read without
+  // queries and not compressed since, so that it could as well be read again.
+  bool can_go_back() const;
+  bool goes_back_to_what_it_read() const;
+  void go_back();
   std::size_t held(std::size_t layer) const { return cache_->layer(layer).tokens(); }
   // A layer takes the next tokens of the chain, whose queries are gone.
   void read(std::size_t layer, const RowView& k, const RowView& v);
@@ -88,6 +90,8 @@ class Sequence {
   // without any, it could only guess what matters.
   static constexpr std::size_t kSettle = 64;
 
+  bool can_go_back_to(std::size_t tokens) const;
+
   struct Checkpoint {
     std::vector<std::unique_ptr<AnyCheckpoint>> held;
     Chain chain;
@@ -101,6 +105,7 @@ class Sequence {
   std::unique_ptr<Checkpoint> checkpoint_;  // it goes with cache_, in whose count it is
   std::size_t accounted_ = 0;               // bytes of cache_ in the process's count
   std::size_t peak_ = 0;                    // of cache_ when it was counted last
+  std::size_t agreed_ = 0;                  // tokens up to which layers and chain say the same
   std::size_t settle_ = 0;                  // rows that still count as a prompt's
   std::size_t read_ = 0;                    // tokens that came without queries when the cache was made
   std::size_t reading_from_ = 0;            // tokens of the prompt while it is read a second time, else 0
