@@ -78,6 +78,9 @@ class AnyCache {
   virtual AnyLayer& layer(std::size_t layer, std::size_t sequence = 0) = 0;
   virtual void finish_prompt(std::size_t sequence = 0) = 0;
   virtual void clear(std::size_t sequence = 0) = 0;
+  // A sequence without all but its first `tokens`, in all layers or none; see KvCache::truncate.
+  virtual bool can_truncate(std::size_t tokens, std::size_t sequence = 0) const = 0;
+  virtual void truncate(std::size_t tokens, std::size_t sequence = 0) = 0;
   // A sequence in all layers as it is now, and back to it, or forked into another; see KvCache::rollback.
   std::vector<std::unique_ptr<AnyCheckpoint>> checkpoint(std::size_t sequence = 0) {
     std::vector<std::unique_ptr<AnyCheckpoint>> all;
@@ -206,6 +209,10 @@ class CacheAdapter final : public AnyCache {
   }
   void finish_prompt(std::size_t sequence) override { cache_.finish_prompt(sequence); }
   void clear(std::size_t sequence) override { cache_.clear(sequence); }
+  bool can_truncate(std::size_t tokens, std::size_t sequence) const override {
+    return cache_.can_truncate(tokens, sequence);
+  }
+  void truncate(std::size_t tokens, std::size_t sequence) override { cache_.truncate(tokens, sequence); }
   void rollback(const std::vector<std::unique_ptr<AnyCheckpoint>>& checkpoint,
                 std::size_t sequence) override {
     std::vector<const typename KvCache<P>::CheckpointType*> layers;

@@ -66,9 +66,11 @@ void reserve_for_decode(H& head, const HeadState& state, const Division& grown, 
     return !head.log().holds(UndoLog::Kind::keys_packed, UndoLog::Kind::values_packed);
   };
   const bool spares = head.packs_late() && head.size() == capacity && head.spares(most, loose) && tight();
-  if (head.capacity() >= wanted && !spares) return;
   const std::size_t spare = std::clamp<std::size_t>(head.size() / 8, 16, 512);
-  head.make_room(std::min(wanted + spare, most), loose, tight());
+  if (head.capacity() < wanted || spares)
+    head.make_room(std::min(wanted + spare, most), loose, tight());
+  else if (head.packs_late() && head.lacks(loose))
+    head.make_room(head.capacity(), loose, tight());
 }
 
 namespace detail {

@@ -27,6 +27,9 @@
 namespace zeromerge {
 
 template <class P>
+class KvCache;
+
+template <class P>
 class LayerCache {
  public:
   using HeadType = Head<typename P::Key, typename P::Value>;
@@ -251,16 +254,10 @@ class LayerCache {
   // Throws Error, with nothing changed, where neither is possible.
   void truncate(std::size_t tokens) {
     if (tokens > tokens_) fail("truncate: the layer holds ", tokens_, " tokens, asked to keep ", tokens);
-    const std::size_t dropped = tokens_ - tokens;
-    if (dropped == 0) return;
-    if (!in_prompt_ && dropped <= can_take_back()) return drop_newest(dropped);
+    if (tokens == tokens_) return;
     if (!can_truncate(tokens)) refuse_to_truncate(tokens);
-    forget(dropped);
-    second_.truncate(tokens);
-    budget_share_ = {};
-    tokens_ = tokens;
-    opened_ = std::min(opened_, tokens);
-    in_prompt_ = true;
+    if (!in_prompt_ && tokens_ - tokens <= can_take_back()) return drop_newest(tokens_ - tokens);
+    reopen(tokens);
   }
 
   // What the layer holds now. Throws std::bad_alloc.
@@ -325,6 +322,8 @@ class LayerCache {
   }
 
  private:
+  friend class KvCache<P>;
+
   detail::LayerView<HeadType> view() {
     return {shape_, std::span<HeadType>(heads_), *context_->workspace, context_->executor,
             sinks_.empty() ? nullptr : sinks_.data()};
@@ -345,16 +344,23 @@ class LayerCache {
       detail::take_back(heads_[h], states_[h], tokens, context_->policy.score.decay());
     tokens_ -= tokens;
   }
-  // The newest `dropped` tokens, of which nothing has been compressed.
-  void forget(std::size_t dropped) {
+  // The prompt goes on behind its first `tokens`, of which nothing has been compressed since they came.
+  void reopen(std::size_t tokens) noexcept {
+    const std::size_t dropped = tokens_ - tokens;
     for (auto& head : heads_) {
       head.keep_nothing();
       head.truncate(head.size() - dropped);
+      head.shrink();
     }
     const std::size_t begun = second_.begun();  // a second reading keeps no queries
-    const std::size_t read = std::min(tokens_, begun) - std::min(tokens_ - dropped, begun);
+    const std::size_t read = std::min(tokens_, begun) - std::min(tokens, begun);
     queries_.drop_last(read);
     unscored_ -= std::min(unscored_, read);
+    second_.truncate(tokens);
+    budget_share_ = {};
+    tokens_ = tokens;
+    opened_ = std::min(opened_, tokens);
+    in_prompt_ = true;
   }
   [[noreturn]] void refuse_to_truncate(std::size_t tokens) const {
     fail("truncate: asked to take ", tokens_ - tokens, " of ", tokens_,
@@ -470,8 +476,8 @@ class LayerCache {
       detail::reserve_undo(policy, heads_[h], states_[h], division, tokens_, tokens);
     }
   }
-  // The token that makes `seen` of them comes, the call's last but `left` - 1: a head grows to what a budget of
-  // a share gives then.
+  // The token that makes `seen` of them comes, the call's last but `left` - 1: a head grows to what a budget
+  // of a share gives then.
   void begin_token(std::size_t h, std::size_t seen, std::size_t left) noexcept {
     if (left <= context_->policy.areas.rollback) heads_[h].keep_scores();
     detail::begin_step(heads_[h], states_[h]);

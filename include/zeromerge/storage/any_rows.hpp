@@ -46,6 +46,9 @@ class AnyRows {
   void make_room(std::size_t rows, std::size_t loose, std::size_t later, bool tight) {
     std::visit([&](auto& r) { r.make_room(rows, loose, later, tight); }, rows_);
   }
+  bool lacks(std::size_t rows, std::size_t loose, std::size_t later) const noexcept {
+    return std::visit([=](const auto& r) { return r.lacks(rows, loose, later); }, rows_);
+  }
   bool spares(std::size_t rows, std::size_t loose, std::size_t later) const noexcept {
     return std::visit([=](const auto& r) { return r.spares(rows, loose, later); }, rows_);
   }
@@ -109,6 +112,9 @@ class AnyRows {
   }
   void truncate(std::size_t size) noexcept {
     std::visit([&](auto& r) { r.truncate(size); }, rows_);
+  }
+  void shrink(std::size_t size) {
+    std::visit([&](auto& r) { r.shrink(size); }, rows_);
   }
   void cut(std::size_t size) noexcept {
     std::visit([&](auto& r) { r.cut(size); }, rows_);

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "zeromerge/storage/any_rows.hpp"
@@ -102,7 +103,11 @@ class Head {
     values_.make_room(entries, loose[0].values, loose[1].values, tight);
     resize_fields(entries);
   }
-  // Whether that would give memory back.
+  // Whether what there is falls short of that, for as many entries as it has room for, or is more than that.
+  bool lacks(const LooseRows (&loose)[2]) const noexcept {
+    return keys_.lacks(capacity_, loose[0].keys, loose[1].keys) ||
+           values_.lacks(capacity_, loose[0].values, loose[1].values);
+  }
   bool spares(std::size_t entries, const LooseRows (&loose)[2]) const noexcept {
     return keys_.spares(entries, loose[0].keys, loose[1].keys) ||
            values_.spares(entries, loose[0].values, loose[1].values);
@@ -133,6 +138,24 @@ class Head {
     if (packs_late()) capacity_ = size_;
     keys_.truncate(size_);
     values_.truncate(size_);
+  }
+  // Gives back the room that no entry takes, of a prompt; where that asks for memory itself and there is
+  // none, it stays.
+  void shrink() noexcept {
+    const auto give_back = [&] {
+      keys_.shrink(size_);
+      values_.shrink(size_);
+      resize_fields(size_);
+    };
+#if defined(__cpp_exceptions)
+    try {
+      give_back();
+    } catch (const std::bad_alloc&) {
+      capacity_ = std::min(capacity_, size_);
+    }
+#else
+    give_back();
+#endif
   }
   // Forgets the last entries of a head that goes on taking tokens in its final form.
   void cut(std::size_t entries) noexcept {
@@ -253,7 +276,7 @@ class Head {
   std::size_t entry_record_bytes(bool most) const noexcept {
     return UndoLog::taken(most ? keys_.image_bytes() : keys_.usual_image_bytes()) +
            UndoLog::taken(most ? values_.image_bytes() : values_.usual_image_bytes()) +
-           UndoLog::taken(sizeof(Fields));
+           UndoLog::taken(fields_bytes());
   }
   // Of groups that are packed until there are `entries`, and cut by `rows`.
   std::size_t pack_record_bytes(std::size_t entries, LooseRows loose) const noexcept {
@@ -327,8 +350,11 @@ class Head {
  private:
   struct Fields {
     std::uint32_t position;
-    float score, mass, bias;
+    float score, mass, bias;  // the last ones only where there are masses
   };
+  std::size_t fields_bytes() const noexcept {
+    return fields_.mass ? sizeof(Fields) : fields_.score ? 2 * sizeof(float) : sizeof(float);
+  }
   struct Turn {
     std::uint32_t places, next;
   };
@@ -370,13 +396,16 @@ class Head {
   }
   void log_fields(std::size_t slot) noexcept {
     if (!log_.recording() || log_.has_fields_of(slot)) return;
-    log_.add(UndoLog::Kind::fields, slot,
-             Fields{position()[slot], fields_.score ? score()[slot] : 0.0f,
-                    fields_.mass ? mass()[slot] : 1.0f, fields_.mass ? bias()[slot] : 0.0f});
+    const Fields fields{position()[slot], fields_.score ? score()[slot] : 0.0f,
+                        fields_.mass ? mass()[slot] : 1.0f, fields_.mass ? bias()[slot] : 0.0f};
+    if (char* to = log_.open(fields_bytes())) {
+      std::memcpy(to, &fields, fields_bytes());
+      log_.close(UndoLog::Kind::fields, slot, fields_bytes());
+    }
   }
   void restore_fields(std::size_t slot, const char* payload, float faded) noexcept {
     Fields fields;
-    std::memcpy(&fields, payload, sizeof fields);
+    std::memcpy(&fields, payload, fields_bytes());
     position()[slot] = fields.position;
     if (fields_.score) score()[slot] = fields.score * faded;
     if (fields_.mass) {

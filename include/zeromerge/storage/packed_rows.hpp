@@ -72,7 +72,12 @@ class PackedRows {
     groups_.resize(std::max(groups_bytes(packed_, rows, loose), groups_bytes(packed_, rows, later)));
     tail_.settle(std::max(tight ? 0 : tail_.room(), waiting(rows, loose, later)));
   }
-  // Whether that would give memory back.
+  // Whether that would take more memory, or give some back.
+  bool lacks(std::size_t rows, std::size_t loose, std::size_t later) const noexcept {
+    return tail_.room() < waiting(rows, loose, later) ||
+           groups_.bytes() < groups_bytes(packed_, rows, loose) ||
+           groups_.bytes() < groups_bytes(packed_, rows, later);
+  }
   bool spares(std::size_t rows, std::size_t loose, std::size_t later) const noexcept {
     return tail_.room() > waiting(rows, loose, later);
   }
@@ -87,6 +92,7 @@ class PackedRows {
     for (std::size_t j = packed_; begin != packed_ && j < size; ++j)
       tail_.copy(tail_, j - begin, j - packed_);
   }
+  void pack(std::size_t size) noexcept { pack(size, loose_); }
   // The last rows down to this one can be cut off with the room there is.
   std::size_t plain_from() const noexcept { return loose_ == 0 ? 0 : packed_; }
 
@@ -181,8 +187,13 @@ class PackedRows {
   void truncate(std::size_t size) noexcept {
     packed_ = std::min(packed_, kernels::round_up(size, kernels::kGroup));
   }
-  // The same, and what is left of a cut group waits behind the groups again, where new rows come behind it as
-  // they are given; settle() has made room.
+  // Gives back what these rows do not take.
+  void shrink(std::size_t size) {
+    groups_.resize(packed_ / kernels::kGroup * codec_.group_bytes());
+    tail_.resize(size - std::min(size, packed_));
+  }
+  // Rows from `size` on are forgotten, and what is left of a cut group waits behind the groups again, where
+  // new rows come behind it as they are given; settle() has made room.
   void cut(std::size_t size) noexcept {
     if (size >= packed_) return;
     packed_ = size / kernels::kGroup * kernels::kGroup;

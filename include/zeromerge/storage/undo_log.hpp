@@ -82,7 +82,7 @@ class UndoLog {
     base_ = base;
   }
 
-  // A step begins; what does not fit any more is forgotten, the oldest first.
+  // A step begins, which has one record at least; what does not fit any more is forgotten, the oldest first.
   void begin() noexcept {
     if (count_ == window_) forget_oldest();
     while (!place() && count_ != 0) forget_oldest();

@@ -41,6 +41,7 @@ class Values {
   bool packs_late() const noexcept { return false; }
   void settle(std::size_t, std::size_t rows, std::size_t) { resize(rows); }
   void make_room(std::size_t rows, std::size_t, std::size_t, bool) { resize(rows); }
+  static constexpr bool lacks(std::size_t, std::size_t, std::size_t) noexcept { return false; }
   static constexpr bool spares(std::size_t, std::size_t, std::size_t) noexcept { return false; }
   static constexpr std::size_t plain_from() noexcept { return 0; }
   void pack(std::size_t, std::size_t) noexcept {}
@@ -130,6 +131,7 @@ class Values {
   void restore_cut(std::size_t, const char*) noexcept {}
 
   void truncate(std::size_t) noexcept {}
+  void shrink(std::size_t size) { resize(size); }
   void cut(std::size_t) noexcept {}
   void clear() noexcept {
     rows_.resize(0);
