@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "pool.hpp"
-#include "settings.hpp"
 
 namespace zeromerge::plugin {
 namespace {
@@ -22,10 +21,22 @@ Sequence& Pool::add(std::size_t stream) {
   return *sequences_[stream].back();
 }
 
-Sequence& Pool::fork(std::size_t stream, Sequence& from, std::size_t tokens) {
+Sequence& Pool::fork(std::size_t stream, const Sequence& from, std::size_t tokens) {
   sequences_[stream].push_back(from.fork(store_.cells(), next_number_++, tokens));
-  ++Settings::get().forks;
   return *sequences_[stream].back();
+}
+
+// The engine may have taken back the rest of `from`, or another sequence may still have it: that does not
+// show. So it stays. Where this happens again and again, as with drafts, the one that stayed last time and
+// has had no row since is over.
+Sequence& Pool::leave_behind(std::size_t stream, const Sequence& from, std::size_t tokens) {
+  const std::uint64_t last = from.left_behind;
+  const std::uint64_t since = from.left_at;
+  Sequence& copy = fork(stream, from, tokens);
+  copy.left_behind = from.number();
+  copy.left_at = graph_;
+  std::erase_if(sequences_[stream], [&](const auto& s) { return s->number() == last && s->graph < since; });
+  return copy;
 }
 
 Sequence& Pool::sequence_of(std::size_t stream, const Run& run) {
@@ -85,7 +96,8 @@ Sequence& Pool::follow(std::size_t stream, const Run& run, bool edited) {
     if (free && store_.refilled(std::min(layer, states_.size() - 1), stream, from->chain.order()[common - 1]))
       from->drop();
     // In a stream of its own nobody else can go on from what was taken back.
-    if (!free || (store_.streams() == 1 && from->cache() != nullptr)) return fork(stream, *from, common);
+    if (!free) return fork(stream, *from, common);
+    if (store_.streams() == 1 && from->cache() != nullptr) return leave_behind(stream, *from, common);
     from->cut(common);
     return *from;
   }

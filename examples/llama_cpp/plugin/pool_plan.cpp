@@ -174,13 +174,15 @@ void Pool::prepare(StreamPlan& plan, Part& part, const std::vector<char>* output
     plan_.reason = Reason::window;
   } else {
     part.kind = sequence.next(before, part.run.rows.size(), outputs != nullptr ? &wanted : nullptr);
-    if (part.run.kind == Run::Kind::block) {
-      plan_.reason = Reason::non_causal;
-    } else {
+    // The engine answers a block as long as it has what that sees.
+    const bool block = part.run.kind == Run::Kind::block;
+    part.cached = !block || !is_there(sequence, plan.stream);
+    if (part.cached)
       hold(sequence, plan.stream);
-      if (part.kind == RowKind::decoded) sequence.finish_prompt();
-      part.cached = true;
-    }
+    else
+      plan_.reason = Reason::non_causal;
+    if (block && part.cached) sequence.has_read(part.run.rows.size(), false);
+    if (!block && part.kind == RowKind::decoded) sequence.finish_prompt();
   }
   sequence.append(part.run.cells, part.cached);
   fresh_[plan.stream].insert(fresh_[plan.stream].end(), part.run.cells.begin(), part.run.cells.end());
@@ -193,11 +195,7 @@ void Pool::hold(Sequence& sequence, std::size_t stream) {
   const std::vector<std::size_t>& order = sequence.chain.order();
   const std::size_t layers = states_.size();
   bool anew = !sequence.can_go_back();
-  if (!anew && sequence.goes_back_to_what_it_read()) {
-    anew = true;
-    for (std::size_t l = 0; l < layers && anew; ++l)
-      anew = store_.missing(l, stream, order.data(), order.size(), true) == 0;
-  }
+  anew = anew || (sequence.goes_back_to_what_it_read() && is_there(sequence, stream));
   std::size_t most = 0;
   for (std::size_t l = 0; l < layers; ++l) {
     const std::size_t from = anew ? 0 : std::min(sequence.held(l), sequence.agreed());
@@ -211,6 +209,14 @@ void Pool::hold(Sequence& sequence, std::size_t stream) {
   if (most != 0) read(sequence, stream);
   sequence.has_read(most, anew);
   if (anew && most != 0) Settings::get().rebuilds += layers;
+}
+
+// Whether the engine still has the content of all of its cells.
+bool Pool::is_there(const Sequence& sequence, std::size_t stream) const {
+  const std::vector<std::size_t>& order = sequence.chain.order();
+  for (std::size_t l = 0; l < states_.size(); ++l)
+    if (store_.missing(l, stream, order.data(), order.size(), true) != 0) return false;
+  return true;
 }
 
 // All layers take those tokens of the chain that they lack.
