@@ -97,7 +97,7 @@ inline void compare(const Trace& trace, const zeromerge::AnyLayer& layer, const 
 // `cache` is empty and has the trace's geometry. Throws zeromerge::Error if it refuses what the trace feeds
 // it.
 inline Differences replay(const Trace& trace, zeromerge::AnyCache& cache) {
-  const auto& [layers, q_heads, kv_heads, dim, scale, softcap] = trace.geometry;
+  const auto [q_heads, kv_heads, dim, scale, softcap] = trace.geometry.shape(0);
   zeromerge::AnyLayer& layer = cache.layer(0);
   Differences differences{.steps = trace.decoded.count};
 

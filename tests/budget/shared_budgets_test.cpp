@@ -6,6 +6,7 @@
 #include <numeric>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "support/head_profile.hpp"
@@ -61,26 +62,60 @@ std::vector<std::size_t> joint(const Shape& shape, const Values& values) {
   return joint(shape.two_stage(), shape, values);
 }
 
-// As the layers end their prompts one after another. No layer's answer may depend on those after it.
+// What the budget is told when a layer of `heads` ends its prompt: by a cache.
+struct Ended {
+  std::vector<std::size_t> heads;  // [layers]
+  std::vector<std::ptrdiff_t> spent;
+  std::vector<char> there;
+  Values best;
+
+  explicit Ended(std::vector<std::size_t> kv_heads)
+      : heads(std::move(kv_heads)), spent(heads.size()), there(heads.size()), best(heads.size()) {}
+  BudgetProgress progress(std::size_t layer) const {
+    BudgetProgress p{.kv_heads = heads, .asked = {layer}};
+    for (std::size_t l = 0; l < heads.size(); ++l) {
+      if (l == layer || !there[l]) continue;
+      p.ended += heads[l];
+      p.known += heads[l];
+      p.spent += spent[l];
+      p.best.insert(p.best.end(), best[l].begin(), best[l].end());
+    }
+    return p;
+  }
+};
+
+// As the layers end their prompts one after another, in this order. No layer's answer may depend on those
+// after it.
 std::vector<std::size_t> layer_by_layer(const TwoStageBudget& budget, const Shape& shape,
-                                        const Values& values) {
-  BudgetProgress progress{.layers = shape.layers};
-  const std::size_t total = shape.heads() * (shape.mean - shape.first_stage());
-  std::vector<std::size_t> all;
-  for (std::size_t l = 0; l < shape.layers; ++l) {
-    const Values own(values.begin() + static_cast<std::ptrdiff_t>(l * shape.kv_heads),
-                     values.begin() + static_cast<std::ptrdiff_t>((l + 1) * shape.kv_heads));
+                                        const Values& values, const std::vector<std::size_t>& order) {
+  Ended ended(std::vector<std::size_t>(shape.layers, shape.kv_heads));
+  std::vector<std::size_t> all(shape.heads());
+  for (const std::size_t l : order) {
+    const auto from = static_cast<std::ptrdiff_t>(l * shape.kv_heads);
+    const Values own(values.begin() + from,
+                     values.begin() + from + static_cast<std::ptrdiff_t>(shape.kv_heads));
     BudgetQuery query = shape.query();
     query.layer = l;
     query.layers = 1;
     query.importance = own;
+    const BudgetProgress progress = ended.progress(l);
     query.progress = &progress;
     const auto capacities = budget.capacities(query);
     EXPECT_EQ(capacities.size(), shape.kv_heads);
-    EXPECT_LE(progress.best.size(), total) << "values that can matter no more are kept: " << shape.text();
-    all.insert(all.end(), capacities.begin(), capacities.end());
+    std::copy(capacities.begin(), capacities.end(), all.begin() + from);
+    ended.there[l] = 1;
+    ended.spent[l] = static_cast<std::ptrdiff_t>(sum(capacities));
+    for (const Filling& filling : budget.fillings(query))
+      ended.spent[l] -= static_cast<std::ptrdiff_t>(filling.first);
+    for (const auto& head : own) ended.best[l].insert(ended.best[l].end(), head.begin(), head.end());
   }
   return all;
+}
+std::vector<std::size_t> layer_by_layer(const TwoStageBudget& budget, const Shape& shape,
+                                        const Values& values) {
+  std::vector<std::size_t> order(shape.layers);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  return layer_by_layer(budget, shape, values, order);
 }
 
 std::vector<std::size_t> layer_by_layer(const Shape& shape, const Values& values) {
@@ -169,14 +204,18 @@ TEST(TwoStage, WhereEverythingFitsALongHeadStaysWhole) {
   for (std::size_t h = 0; h < 4; ++h) EXPECT_GE(capacities[h], 20 + values[h].size()) << "head " << h;
 }
 
-TEST(TwoStage, LayerByLayerTheTotalIsExact) {
+TEST(TwoStage, LayerByLayerTheTotalIsExactInAnyOrder) {
   test::Random random(2);
   for (int i = 0; i < 300; ++i) {
     const Shape shape = Shape::random(random);
     Values values = shape.values(random);
     for (std::size_t h = 0; h < values.size(); ++h)  // layers of any weight
       for (float& x : values[h]) x += static_cast<float>(h / shape.kv_heads * (random.next() % 3));
-    const auto capacities = layer_by_layer(shape, values);
+    std::vector<std::size_t> order(shape.layers);
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    for (std::size_t l = shape.layers; i % 2 == 1 && l > 1; --l)
+      std::swap(order[l - 1], order[random.next() % l]);
+    const auto capacities = layer_by_layer(shape.two_stage(), shape, values, order);
     ASSERT_EQ(sum(capacities), shape.heads() * shape.mean) << shape.text();
     for (const std::size_t c : capacities) ASSERT_LE(c, shape.tokens) << shape.text();
   }
@@ -206,6 +245,56 @@ TEST(TwoStage, LayersOfOneDistributionGetNearlyTheSameOneByOne) {
       return static_cast<double>(std::accumulate(from, from + 4, std::size_t{0}));
     };
     EXPECT_NEAR(of_layer(apart), of_layer(together), 0.2 * 4 * 60) << "layer " << l;
+  }
+}
+
+// ---- layers of different shape
+
+TEST(TwoStage, HeadsOfLayersThatDifferAreAllCounted) {
+  const std::vector<std::size_t> heads = {3, 5, 1};
+  const Values values(9, std::vector<float>(90, 0.5f));
+  BudgetQuery query{.layers = 3, .each = heads, .tokens = 100, .needed = 10, .beside = 10};
+  query.importance = values;
+  const auto all = TwoStageBudget{count(40), 0.25}.capacities(query);
+  ASSERT_EQ(all.size(), 9u);
+  EXPECT_EQ(sum(all), 9u * 40u);
+  Ended ended(heads);
+  std::size_t total = 0;
+  for (const std::size_t l : {2u, 0u, 1u}) {
+    const Values own(heads[l], std::vector<float>(90, 0.5f));
+    const BudgetProgress progress = ended.progress(l);
+    const BudgetQuery one{.layer = l,
+                          .kv_heads = heads[l],
+                          .tokens = 100,
+                          .needed = 10,
+                          .beside = 10,
+                          .importance = own,
+                          .progress = &progress};
+    const std::size_t got = sum(TwoStageBudget{count(40), 0.25}.capacities(one));
+    total += got;
+    ended.there[l] = 1;
+    ended.spent[l] = static_cast<std::ptrdiff_t>(got) - static_cast<std::ptrdiff_t>(10 * heads[l]);
+  }
+  EXPECT_EQ(total, 9u * 40u);
+}
+
+TEST(Pyramid, HeadsOfLayersThatDifferAreAllCounted) {
+  for (const auto& heads : {std::vector<std::size_t>{3, 5}, std::vector<std::size_t>{5, 3}}) {
+    const BudgetQuery query{.layers = 2, .each = heads, .tokens = 1000, .needed = 10, .beside = 10};
+    const auto all = PyramidBudget{count(100), 20.0}.capacities(query);
+    ASSERT_EQ(all.size(), 8u);
+    EXPECT_EQ(sum(all), 800u);
+    for (std::size_t l = 0; l < 2; ++l) {
+      const BudgetProgress progress{.kv_heads = heads, .asked = {l}};
+      const auto own = PyramidBudget{count(100), 20.0}.capacities({.layer = l,
+                                                                   .kv_heads = heads[l],
+                                                                   .tokens = 1000,
+                                                                   .needed = 10,
+                                                                   .beside = 10,
+                                                                   .progress = &progress});
+      const auto from = all.begin() + static_cast<std::ptrdiff_t>(l * heads[0]);
+      EXPECT_EQ(own, std::vector<std::size_t>(from, from + static_cast<std::ptrdiff_t>(heads[l])));
+    }
   }
 }
 
@@ -299,6 +388,8 @@ TEST(TwoStageByProfile, AnotherModelsShapeIsRefusedWithBothShapes) {
   const std::vector<std::size_t> numbers = {0, 5};
   EXPECT_TRUE(
       test::contains(refused({.layers = 2, .numbers = numbers, .kv_heads = 2, .tokens = 500}), "layer 5"));
+  const std::vector<std::size_t> each = {2, 3};
+  EXPECT_TRUE(test::contains(refused({.layers = 2, .each = each, .tokens = 500}), "layer 1 with 3"));
 }
 
 // ---- pyramid
@@ -316,12 +407,13 @@ TEST(Pyramid, TheTotalIsExactAndFallsFromLayerToLayer) {
       ASSERT_LE(all[h], shape.tokens);
       ASSERT_TRUE(h < shape.kv_heads || all[h] <= all[h - shape.kv_heads] + 1) << shape.text();
     }
-    BudgetProgress progress{.layers = shape.layers};
+    const std::vector<std::size_t> heads(shape.layers, shape.kv_heads);
     std::vector<std::size_t> apart;
     for (std::size_t l = 0; l < shape.layers; ++l) {
       BudgetQuery query = shape.query();
       query.layers = 1;
       query.layer = l;
+      const BudgetProgress progress{.kv_heads = heads, .asked = {l}};
       query.progress = &progress;
       const auto own = budget.capacities(query);
       apart.insert(apart.end(), own.begin(), own.end());

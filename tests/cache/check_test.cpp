@@ -59,7 +59,7 @@ TEST(Check, OnlyTheRowsOfTheViewAreRead) {
 TEST(Check, SinkLogitsAreFiniteAndOneForEachQueryHead) {
   const Geometry geometry{.layers = 1, .query_heads = 4, .kv_heads = 2, .head_dim = 8};
   const auto refused = [&](const std::vector<float>& sinks) {
-    return test::refusal([&] { detail::check_sinks(geometry, sinks); });
+    return test::refusal([&] { detail::check_sinks(geometry.shape(0), sinks); });
   };
   EXPECT_EQ(refused({}), "");
   EXPECT_EQ(refused({0.0f, -3.0f, 100.0f, -1e29f}), "");

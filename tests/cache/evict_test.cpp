@@ -63,7 +63,8 @@ TEST(LeastImportant, IsTheFirstOfThoseThatAreWorthLeast) {
 // ---- against the simulator
 
 std::string text_of(const SimulatorRules& r) {
-  return "budget=" + std::to_string(r.capacity) + ",sinks=" + std::to_string(r.sinks) +
+  const std::string budget = r.share != 0.0 ? std::to_string(r.share) : std::to_string(r.capacity);
+  return "budget=" + budget + ",least=" + std::to_string(r.capacity) + ",sinks=" + std::to_string(r.sinks) +
          ",tail=" + std::to_string(r.recent) +
          ",residual=" + std::to_string(std::max<std::size_t>(1, r.residual)) +
          ",alpha=" + std::to_string(r.alpha) + ",decay=" + std::to_string(r.decay) + ",score=exact" +
@@ -95,9 +96,10 @@ bool expect_same_as(const SimulatedHead& simulated, const HeldHead& head, std::s
 
 // Prompts and decoded tokens in turn: {prompt, decoded, prompt, decoded, ...}. Returns the steps that were
 // compared.
-std::size_t compare(const SimulatorRules& rules, const std::vector<std::size_t>& turns, std::uint64_t seed) {
+std::size_t compare(const SimulatorRules& rules, const std::vector<std::size_t>& turns, std::uint64_t seed,
+                    const std::string& settings) {
   const Tokens t(kGeometry, std::accumulate(turns.begin(), turns.end(), std::size_t{0}), seed);
-  auto cache = test::make(text_of(rules), kGeometry);
+  auto cache = test::make(settings, kGeometry);
   auto& layer = cache.layer(0);
   std::vector<SimulatedHead> simulated = {SimulatedHead(t, 0, rules), SimulatedHead(t, 1, rules)};
   std::size_t token = 0;
@@ -147,7 +149,7 @@ TEST(EvictSimulated, EveryStepFollowsTheRules) {
   for (const SimulatorRules& rules : all)
     for (const std::size_t prompt : {0u, 5u, 30u, 39u, 40u, 41u, 120u}) {
       SCOPED_TRACE(text_of(rules) + " prompt " + std::to_string(prompt));
-      compared += compare(rules, {prompt, 70}, prompt + 1);
+      compared += compare(rules, {prompt, 70}, prompt + 1, text_of(rules));
       wanted += 71;
       if (HasFailure()) return;
     }
@@ -163,10 +165,29 @@ TEST(EvictSimulated, LaterPromptsFollowTheRules) {
     for (const auto& turns :
          {std::vector<std::size_t>{60, 20, 50, 20, 1, 10}, {10, 5, 10, 30, 30, 20}, {0, 45, 40, 5}}) {
       SCOPED_TRACE(text_of(rules) + " turns from " + std::to_string(turns[0]));
-      compared += compare(rules, turns, turns[0] + 7);
+      compared += compare(rules, turns, turns[0] + 7, text_of(rules));
       if (HasFailure()) return;
     }
   EXPECT_GT(compared, 300u);
+}
+
+// The capacity of a share follows the tokens seen; below `least` it is that.
+TEST(EvictSimulated, CapacitiesFollowTheTokensSeen) {
+  const SimulatorRules all[] = {{20, 4, 1, 9, 0.6, 0.98, false, false, false, false, 0.125},
+                                {20, 0, 3, 2, 0.6, 0.9, false, true, false, false, 0.25},
+                                {25, 4, 0, 12, 0.0, 0.98, true, false, false, true, 0.125},
+                                {12, 1, 1, 9, 0.6, 0.98, false, false, true, false, 0.0625}};
+  std::size_t compared = 0;
+  for (const SimulatorRules& rules : all)
+    for (const std::size_t prompt : {0u, 5u, 19u, 20u, 21u, 160u}) {
+      SCOPED_TRACE(text_of(rules) + " prompt " + std::to_string(prompt));
+      SimulatorRules from = rules;  // what a prompt of this length leaves
+      from.capacity =
+          std::max(rules.capacity, static_cast<std::size_t>(rules.share * static_cast<double>(prompt)));
+      compared += compare(from, {prompt, 250}, prompt + 1, text_of(rules));
+      if (HasFailure()) return;
+    }
+  EXPECT_GT(compared, 24u * 251u * 3u / 4u);
 }
 
 // ---- laws
@@ -188,7 +209,8 @@ void expect_laws(const LayerCache<test::ZeroMergeOf<K>>& layer, const Tokens& ke
     const HeadState& state = layer.state(h);
     const Division& d = state.division;
     ASSERT_LE(head.size, d.capacity);
-    ASSERT_LE(layer.head(h).capacity(), std::max(d.capacity + 1, layer.tokens()));
+    // A head that grows is given room a tile at a time.
+    ASSERT_LE(layer.head(h).capacity(), std::max(d.capacity + kernels::kTile, layer.tokens()));
     ASSERT_LE(state.residuals, d.residual);
     std::vector<char> there(layer.tokens(), 0);
     double mass = 0.0;
@@ -281,7 +303,9 @@ TEST(EvictLaws, HoldForAnyUseOfAnyPolicy) {
                       {"budget=20%,residual=20%,bounded=1", false, false},
                       {"budget=60,heads=adaptive,residual=20%,bounded=1", false, true},
                       {"budget=50,importance=mean,residual=2", false, false},
-                      {"budget=50,tail=80%,residual=2,least=0", false, false}};
+                      {"budget=50,tail=80%,residual=2,least=0", false, false},
+                      {"budget=20%,least=12,tail=30%,residual=15%", false, false},
+                      {"budget=30%,least=40,evict=8,merge=drop", true, false}};
   for (const Use& use : uses)
     for (std::uint64_t seed = 1; seed <= 6; ++seed) {
       use_at_random<float>(use, seed);

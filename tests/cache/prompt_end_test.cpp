@@ -77,7 +77,7 @@ std::vector<std::vector<float>> replayed(const Tokens& t) {
   const Head<float> heads[] = {copied(full.layer(0).head(0)), copied(full.layer(0).head(1))};
   const Executor executor = serial();
   return Replay{}.rate(
-      PromptView<Head<float>>{kGeometry, heads, kTokens, queries, &rope, nullptr, executor, {}});
+      PromptView<Head<float>>{kGeometry.shape(0), heads, kTokens, queries, &rope, nullptr, executor, {}});
 }
 
 // The first 4, the last 16 and the best `count` of the others.
@@ -149,7 +149,7 @@ TEST(PromptEnd, FittedValuesAreTheRegressionsOwn) {
   queries.append(t.queries(0, kTokens));
   const Rope rope({.dims = 64}, 64);
   const Executor executor = serial();
-  const PromptView<Head<float>> view{kGeometry, {}, kTokens, queries, &rope, nullptr, executor, {}};
+  const PromptView<Head<float>> view{kGeometry.shape(0), {}, kTokens, queries, &rope, nullptr, executor, {}};
   const ReferenceQueries<Head<float>> references(view, 32, RefitParams{}.reach);
   const ValueRefit<Head<float>> refit({.references = 32, .ridge = 0.2f}, references);
   std::vector<Head<float>> all, kept;
@@ -206,6 +206,28 @@ TEST(PromptEnd, AsksOnlyTheQueriesOfWhatIsThere) {
   };
   const auto straight = [&](auto& layer) { (void)test::prefill(layer, t, 0, kTokens); };
   EXPECT_EQ(kept(shortened, "100%"), kept(straight, "100%"));
+}
+
+// Few queries say little of where keys may move: they stay within two steps of 4 bits, whatever is asked.
+TEST(PromptEnd, KeysRoundedByFewQueriesStayNearWhatCame) {
+  const Geometry g{.query_heads = 4, .kv_heads = 1, .head_dim = 128};
+  const Tokens t(g, kTokens, 6);
+  CacheOptions o;
+  o.rope = std::make_shared<Rope>(RopeParams{.dims = 128}, 128);
+  for (const char* refit : {"1", "16", "64"}) {
+    const auto cache = make_cache(
+        "zeromerge:budget=100,tail=10,merge=drop,storage=q4,rounding=queries,refit=" + std::string(refit), g,
+        o);
+    (void)test::prefill(cache->layer(0), t, 0, kTokens);
+    cache->finish_prompt();
+    std::vector<float> key(128);
+    for (std::size_t j = 0; j < 100; ++j) {
+      cache->layer(0).read_key(0, j, key.data());
+      const float* came = t.key(cache->layer(0).position(0, j), 0);
+      for (std::size_t d = 0; d < 128; ++d)
+        ASSERT_NEAR(key[d], came[d], 0.9) << "refit=" << refit << ", entry " << j << ", channel " << d;
+    }
+  }
 }
 
 TEST(PromptEnd, RefusesWhatCannotBe) {

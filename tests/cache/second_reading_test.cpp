@@ -52,7 +52,9 @@ Tokens prompt_and(const Tokens& t, std::size_t first, std::size_t n) {
 
 template <class Layer>
 void expect_maxima(Layer& layer, const std::vector<test::Reals>& expected, const std::string& what) {
-  const Ratings found = layer.rate_prompt().by_prompt;
+  PromptRatings ratings;
+  layer.rate_prompt(ratings);
+  const Ratings& found = ratings.by_prompt;
   ASSERT_EQ(found.size(), 2u) << what;
   for (std::size_t h = 0; h < 2; ++h) {
     ASSERT_EQ(found[h].size(), kPrompt) << what;

@@ -288,7 +288,7 @@ double plain_error(const Tokens& t, const AnyLayer& layer, std::size_t h) {
   queries.append(t.queries(0, kPrompt));
   const Rope rope({.dims = kDim}, kDim);
   const Executor executor = serial();
-  const PromptView<Head<float>> view{kGeometry, {}, kPrompt, queries, &rope, nullptr, executor, {}};
+  const PromptView<Head<float>> view{kGeometry.shape(0), {}, kPrompt, queries, &rope, nullptr, executor, {}};
   const ReferenceQueries<Head<float>> references(view, detail::kMeasured, RefitParams{}.reach);
   std::vector<float> keys(layer.entries(h) * kDim), values(keys.size()), q(kDim);
   for (std::size_t j = 0; j < layer.entries(h); ++j) {

@@ -47,7 +47,9 @@ struct Layer {
   }
 
   // At the end of a prompt of n tokens.
-  PromptView<Head<T>> view(std::size_t n) const { return {g, {}, n, queries, &rope, nullptr, executor, {}}; }
+  PromptView<Head<T>> view(std::size_t n) const {
+    return {g.shape(0), {}, n, queries, &rope, nullptr, executor, {}};
+  }
 
   // Every `step`-th entry.
   Head<T> some(std::size_t step) {

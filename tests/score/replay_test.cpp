@@ -97,7 +97,7 @@ void check_as(const Geometry& g, std::size_t tokens, std::size_t with_queries, c
   const Rope rope({.dims = g.head_dim / 2 * 2}, g.head_dim);
   const auto rate = [&](const Executor& executor) {
     return Replay{}.rate(
-        PromptView<Head<K>>{g, layer.heads, tokens, layer.queries, &rope, sinks, executor, {}});
+        PromptView<Head<K>>{g.shape(0), layer.heads, tokens, layer.queries, &rope, sinks, executor, {}});
   };
   const Ratings got = rate(serial());
   if (with_queries == 0) {

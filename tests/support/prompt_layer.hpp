@@ -45,7 +45,7 @@ struct PromptLayer {
   }
 
   PromptView<H> view(const Rope* rope = nullptr) const {
-    return {g, heads, tokens, queries, rope, sinks.empty() ? nullptr : sinks.data(), executor, {}};
+    return {g.shape(0), heads, tokens, queries, rope, sinks.empty() ? nullptr : sinks.data(), executor, {}};
   }
 
   std::size_t first_query() const { return tokens - queries.tokens(); }

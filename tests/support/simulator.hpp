@@ -16,6 +16,7 @@ struct SimulatorRules {
   std::size_t capacity, sinks, residual, recent;
   double alpha, decay;
   bool drop, l2, sum, mean;  // mean: importance per query that could see the entry
+  double share = 0.0;        // of the tokens seen, to which the capacity grows while decoding
 };
 
 class SimulatedHead {
@@ -73,6 +74,8 @@ class SimulatedHead {
 
   // One decoded token; its attention is what output() returns afterwards.
   void decode(std::size_t token) {
+    rules_.capacity =
+        std::max(rules_.capacity, static_cast<std::size_t>(rules_.share * static_cast<double>(token + 1)));
     take(token);
     while (recent_.size() > rules_.recent) {
       context_.push_back(recent_.front());

@@ -42,14 +42,16 @@ void declare(CLI::App& app, Options& options, Names& names) {
          "best with the head profile that is known for the model")
       ->type_name("SPEC")
       ->capture_default_str();
-  app.add_option("--budget", options.budgets,
-                 "shares of the prompt, as in 5%, counts of entries a head, or bytes a head, as in 24KiB")
+  app.add_option(
+         "--budget", options.budgets,
+         "shares of the tokens seen, as in 5%, counts of entries a head, or bytes a head, as in 24KiB")
       ->type_name("N%|N|NKiB")
       ->delimiter(',')
       ->capture_default_str();
-  app.add_option(
-         "--equal", names.equal,
-         "what a share is one of: the full cache's entries, or its bytes in f16, of everything that is held")
+  app.add_option("--equal", names.equal,
+                 "what a share is one of: the entries, as many as tokens have been seen, or the bytes that "
+                 "the prompt takes "
+                 "in f16, of everything that is held")
       ->check(CLI::IsMember({"entries", "bytes"}))
       ->capture_default_str();
   app.add_option("--prompt-tokens", options.prompt_tokens, "tokens of each text that are the prompt")

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <concepts>
 #include <cstddef>
+#include <numeric>
 #include <span>
 #include <vector>
 
@@ -11,22 +12,26 @@
 
 namespace zeromerge {
 
-// How far a budget that shares out over all layers has come where it is asked for one layer after another.
+// The layers that share a budget, where it is asked about some of them: what the others have got already is
+// not there any more.
 struct BudgetProgress {
-  std::size_t layers = 0;     // of the cache
-  std::size_t tokens = 0;     // of the prompt that they end
-  std::size_t done = 0;       // of them have been asked about
-  std::size_t spent = 0;      // entries given away by rank
-  std::vector<float> best{};  // the highest values so far, as many as can still matter
+  std::vector<std::size_t> kv_heads{};  // of every layer that shares, in their order
+  std::vector<std::size_t> asked{};     // places in it of the layers asked about
+  std::size_t ended = 0;                // heads of layers that have ended this prompt before
+  std::ptrdiff_t spent = 0;             // entries these got beside their first stage
+  std::size_t known = 0;                // heads, of those ended, whose values are in `best`
+  std::vector<float> best{};            // what they were rated, as far as it can matter
 };
 
-// One layer, or all of them at once (for a budget that needs_all_layers).
+// One layer, or several at once (for a budget that needs_all_layers).
 struct BudgetQuery {
   std::size_t layer = 0;   // the first
   std::size_t layers = 1;  // asked about
   // Their numbers in the model, where they do not follow each other.
   std::span<const std::size_t> numbers = {};
   std::size_t kv_heads = 1;  // of a layer
+  // The same of each of them, where layers differ.
+  std::span<const std::size_t> each = {};
   std::size_t tokens = 0;    // seen so far
   std::size_t least = 0;     // what a share is lifted to; a count is taken as it is
   std::size_t needed = 0;    // no head can do with fewer
@@ -37,12 +42,16 @@ struct BudgetQuery {
   std::size_t loose = 0;
   bool precise = false;  // keys take 8 bits instead of 4, see Policy::precise_from
   std::span<const std::vector<float>> importance =
-      {};  // [layers * kv_heads][entries], filled if the budget needs_importance
+      {};  // [heads()][entries], filled if the budget needs_importance
   std::span<const std::size_t> within_error =
       {};  // [kv_heads] least capacities within the budget's target_error, where it has one
-  BudgetProgress* progress = nullptr;  // layer by layer; null: these are all layers
+  const BudgetProgress* progress = nullptr;  // null: these are all layers
 
   std::size_t number(std::size_t i) const noexcept { return numbers.empty() ? layer + i : numbers[i]; }
+  std::size_t heads_of(std::size_t i) const noexcept { return each.empty() ? kv_heads : each[i]; }
+  std::size_t heads() const noexcept {  // of all that are asked about
+    return each.empty() ? layers * kv_heads : std::accumulate(each.begin(), each.end(), std::size_t{0});
+  }
 };
 
 // Entries per head: on average, and what none gets less than. `floor` is a share of the average.
@@ -85,7 +94,7 @@ bool needs_all_layers(const B& budget) noexcept {
     return false;
 }
 
-// [layers * kv_heads]; empty: heads are filled as the policy says.
+// [query.heads()]; empty: heads are filled as the policy says.
 template <class B>
 std::vector<Filling> fillings_of(const B& budget, const BudgetQuery& query) {
   if constexpr (requires {

@@ -75,7 +75,7 @@ struct ProfileBudget {
     return CapacityBounds(amount, query, floor).mean;
   }
   std::vector<Filling> fillings(const BudgetQuery& query) const {
-    return std::vector<Filling>(query.layers * query.kv_heads, Filling{mean(query)});
+    return std::vector<Filling>(query.heads(), Filling{mean(query)});
   }
 
   std::vector<std::size_t> capacities(const BudgetQuery& query) const {

@@ -1,6 +1,6 @@
 // Budgets that share out over all heads of all layers. They want to see all layers at once, at the end of a
 // prompt (the peak is then the whole prompt's cache); asked layer by layer, so that one layer's prompt is
-// held at a time, they go on from what the layers before got.
+// held at a time, they go on from what others have got, in whatever order layers come.
 #pragma once
 
 #include <algorithm>
@@ -50,11 +50,10 @@ struct TwoStageBudget {
   std::vector<std::size_t> capacities(const BudgetQuery& query) const {
     std::vector<std::size_t> all = first_stages(query);
     if (query.importance.empty()) return all;
-    const std::size_t total = (mean(query) - mean_first(query)) * all.size();
     const std::size_t asked =
         std::transform_reduce(query.importance.begin(), query.importance.end(), std::size_t{0}, std::plus<>(),
                               [](const auto& head) { return head.size(); });
-    const std::size_t best = due(query, asked, total);
+    const std::size_t best = due(query, asked);
     if (asked <= best) {  // everything fits, and what is left over lets all heads grow alike
       for (std::size_t h = 0; h < all.size(); ++h)
         all[h] += query.importance[h].size() + (best - asked + all.size() - 1 - h) / all.size();
@@ -75,55 +74,49 @@ struct TwoStageBudget {
   // Of the heads asked about.
   std::vector<std::size_t> first_stages(const BudgetQuery& query) const {
     const std::size_t each = mean_first(query);
-    if (!profile) return std::vector<std::size_t>(query.layers * query.kv_heads, each);
+    if (!profile) return std::vector<std::size_t>(query.heads(), each);
     const std::size_t lowest = std::min(each, CapacityBounds(amount, query, floor).lowest_with(query.beside));
     return detail::of_asked(detail::apportion_by(*profile, query, mean(query), each, lowest), query);
   }
 
-  // Entries for those that are asked about, of whom `asked` compete; `total`: their share.
-  static std::size_t due(const BudgetQuery& query, std::size_t asked, std::size_t total) {
-    if (query.progress == nullptr) return total;
-    BudgetProgress& progress = *query.progress;
-    const std::size_t left = total * progress.layers - std::min(total * progress.layers, progress.spent);
-    const std::size_t layers = progress.layers - progress.done++;  // among them
-    const std::size_t ranked = by_threshold(query.importance, total, progress);
-    std::size_t entries = left;  // the last layer's, so that the total is exact
-    if (layers > 1 && asked <= left / layers)
-      entries = left / layers;  // it fits
-    else if (layers > 1)        // no more is left than layers like this one can hold
-      entries = std::min(left, std::max(ranked, left - std::min(left, asked * (layers - 1))));
-    progress.spent += entries;
-    return entries;
+  // Entries beside the first stages for the layers that are asked about, of whose entries `asked` compete.
+  std::size_t due(const BudgetQuery& query, std::size_t asked) const {
+    const std::size_t each = mean(query) - mean_first(query);
+    const std::size_t heads = query.heads();
+    if (query.progress == nullptr) return each * heads;
+    const BudgetProgress& progress = *query.progress;
+    const std::size_t all =
+        std::accumulate(progress.kv_heads.begin(), progress.kv_heads.end(), std::size_t{0});
+    const std::size_t waiting = all - progress.ended - heads;
+    const auto left = static_cast<std::size_t>(
+        std::max<std::ptrdiff_t>(0, static_cast<std::ptrdiff_t>(each * all) - progress.spent));
+    if (waiting == 0) return left;  // the last layers', so that the total is exact
+    if (const std::size_t even = left * heads / (heads + waiting); asked <= even) return even;  // it fits
+    // No more is left than layers like these can hold.
+    return std::min(left,
+                    std::max(by_threshold(query, each), left - std::min(left, asked * waiting / heads)));
   }
 
-  // How many of a layer's values reach the one that just as many of those seen so far do as their layers'
-  // share of the total.
-  static std::size_t by_threshold(std::span<const std::vector<float>> values, std::size_t layer_total,
-                                  BudgetProgress& progress) {
-    for (const auto& head : values) progress.best.insert(progress.best.end(), head.begin(), head.end());
-    (void)keep_best(progress.best, layer_total * progress.layers);  // no more of them can ever matter
-    const float threshold = keep_best(std::vector<float>(progress.best), layer_total * progress.done);
-    if (progress.done == progress.layers) progress.best = {};
+  // How many of the values asked about reach the one that just as many of those known do as their heads'
+  // share of the total, `each` on average.
+  static std::size_t by_threshold(const BudgetQuery& query, std::size_t each) {
+    std::vector<float> all = query.progress->best;
+    for (const auto& head : query.importance) all.insert(all.end(), head.begin(), head.end());
+    const float threshold = least_of_best(all, each * (query.progress->known + query.heads()));
     std::size_t reach = 0;
-    for (const auto& head : values)
+    for (const auto& head : query.importance)
       reach += static_cast<std::size_t>(
           std::count_if(head.begin(), head.end(), [&](float x) { return x >= threshold; }));
     return reach;
   }
 
-  // Cuts `values` to the `count` highest; the least of these.
-  template <class Values>
-  static float keep_best(Values&& values, std::size_t count) {
+  // The least of the `count` highest.
+  static float least_of_best(std::vector<float>& values, std::size_t count) {
     count = std::min(count, values.size());
-    if (count == 0) {
-      values.clear();
-      return std::numeric_limits<float>::infinity();
-    }
+    if (count == 0) return std::numeric_limits<float>::infinity();
     const auto last = values.begin() + static_cast<std::ptrdiff_t>(count - 1);
     std::nth_element(values.begin(), last, values.end(), std::greater<>());
-    const float least = *last;
-    values.resize(count);
-    return least;
+    return *last;
   }
 };
 
@@ -140,22 +133,42 @@ struct PyramidBudget {
     return CapacityBounds(amount, query, 0.0).mean;
   }
   std::vector<std::size_t> capacities(const BudgetQuery& query) const {
-    const std::size_t layers = query.progress != nullptr ? query.progress->layers : query.layers;
-    const std::size_t first = query.progress != nullptr ? query.progress->done++ : 0;
+    const std::vector<std::size_t> heads = heads_of_all(query);
     const std::size_t entries = mean(query);
     const std::size_t beside = std::min(entries, query.beside);
-    std::vector<double> weights(layers * query.kv_heads);
-    for (std::size_t i = 0; i < weights.size(); ++i) {
+    std::vector<double> weights;
+    for (std::size_t l = 0; l < heads.size(); ++l) {
       const double place =
-          layers > 1 ? static_cast<double>(i / query.kv_heads) / static_cast<double>(layers - 1) : 0.5;
-      weights[i] = (2.0 - 1.0 / beta) * (1.0 - place) + place / beta;
+          heads.size() > 1 ? static_cast<double>(l) / static_cast<double>(heads.size() - 1) : 0.5;
+      weights.insert(weights.end(), heads[l], (2.0 - 1.0 / beta) * (1.0 - place) + place / beta);
     }
     auto all =
         apportion(weights, (entries - beside) * weights.size(), 0, std::max(entries, query.tokens) - beside);
     for (std::size_t& capacity : all) capacity += beside;
     fill_groups(all, query);
-    const auto from = all.begin() + static_cast<std::ptrdiff_t>(first * query.kv_heads);
-    return {from, from + static_cast<std::ptrdiff_t>(query.layers * query.kv_heads)};
+    return query.progress == nullptr ? all : of_places(all, heads, query.progress->asked);
+  }
+
+ private:
+  // Of every layer of the pyramid, in their order.
+  static std::vector<std::size_t> heads_of_all(const BudgetQuery& query) {
+    if (query.progress != nullptr) return query.progress->kv_heads;
+    std::vector<std::size_t> heads(query.layers);
+    for (std::size_t l = 0; l < heads.size(); ++l) heads[l] = query.heads_of(l);
+    return heads;
+  }
+
+  // Of the capacities of all layers those of some.
+  static std::vector<std::size_t> of_places(const std::vector<std::size_t>& all,
+                                            const std::vector<std::size_t>& heads,
+                                            const std::vector<std::size_t>& places) {
+    std::vector<std::size_t> some;
+    for (const std::size_t place : places) {
+      const auto layer = heads.begin() + static_cast<std::ptrdiff_t>(place);
+      const auto from = all.begin() + std::accumulate(heads.begin(), layer, std::ptrdiff_t{0});
+      some.insert(some.end(), from, from + static_cast<std::ptrdiff_t>(*layer));
+    }
+    return some;
   }
 };
 

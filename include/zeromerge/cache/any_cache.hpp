@@ -13,7 +13,7 @@
 
 namespace zeromerge {
 
-// What a layer held at one moment; see Checkpoint. It must not outlive its cache.
+// What a layer held at one moment; see Checkpoint.
 class AnyCheckpoint {
  public:
   virtual ~AnyCheckpoint() = default;
@@ -39,16 +39,20 @@ class AnyLayer {
   virtual void extend(const RowView& k, const RowView& v) = 0;
   virtual void finish_prompt() = 0;
   virtual bool shares_budget() const = 0;  // the parts of finish_prompt, for finish_together
-  virtual PromptRatings rate_prompt() = 0;
+  virtual void rate_prompt(PromptRatings& ratings) = 0;
+  virtual void take_back(const PromptRatings& ratings) = 0;
   virtual std::size_t index() const = 0;
-  virtual std::vector<std::size_t> capacities(std::span<const std::size_t> layers,
-                                              const Ratings& importance) const = 0;
+  virtual const LayerShape& shape() const = 0;
+  virtual std::vector<std::size_t> capacities(const PromptRatings& ratings,
+                                              const LayerList& layers = {}) const = 0;
   virtual void finish_prompt(const PromptRatings& ratings, std::span<const std::size_t> capacities) = 0;
   virtual void begin_second_reading() = 0;
   virtual void end_second_reading() = 0;
   virtual void set_sink_logits(std::span<const float> sinks) = 0;
   virtual void clear() = 0;
   virtual bool can_truncate() const = 0;
+  virtual bool can_truncate(std::size_t tokens) const = 0;
+  virtual std::size_t can_take_back() const = 0;
   virtual void truncate(std::size_t tokens) = 0;
   virtual std::unique_ptr<AnyCheckpoint> checkpoint() const = 0;
   virtual void rollback(const AnyCheckpoint& checkpoint) = 0;
@@ -74,17 +78,19 @@ class AnyCache {
   virtual AnyLayer& layer(std::size_t layer, std::size_t sequence = 0) = 0;
   virtual void finish_prompt(std::size_t sequence = 0) = 0;
   virtual void clear(std::size_t sequence = 0) = 0;
-  // A sequence in all layers as it is now, and back to it, or forked into another; see LayerCache::rollback.
+  // A sequence without all but its first `tokens`, in all layers or none; see KvCache::truncate.
+  virtual bool can_truncate(std::size_t tokens, std::size_t sequence = 0) const = 0;
+  virtual void truncate(std::size_t tokens, std::size_t sequence = 0) = 0;
+  // A sequence in all layers as it is now, and back to it, or forked into another; see KvCache::rollback.
   std::vector<std::unique_ptr<AnyCheckpoint>> checkpoint(std::size_t sequence = 0) {
     std::vector<std::unique_ptr<AnyCheckpoint>> all;
     for (std::size_t l = 0; l < geometry().layers; ++l) all.push_back(layer(l, sequence).checkpoint());
     return all;
   }
-  void rollback(const std::vector<std::unique_ptr<AnyCheckpoint>>& checkpoint, std::size_t sequence = 0) {
-    if (checkpoint.size() != geometry().layers)
-      fail("rollback: the checkpoint has ", checkpoint.size(), " layers, the cache ", geometry().layers);
-    for (std::size_t l = 0; l < geometry().layers; ++l) layer(l, sequence).rollback(*checkpoint[l]);
-  }
+  virtual void rollback(const std::vector<std::unique_ptr<AnyCheckpoint>>& checkpoint,
+                        std::size_t sequence = 0) = 0;
+  // A cache of its own that holds a copy of a sequence; see KvCache::fork.
+  virtual std::unique_ptr<AnyCache> fork(std::size_t sequence = 0) const = 0;
   virtual const Geometry& geometry() const = 0;
   virtual CacheBytes bytes() const = 0;
   virtual std::size_t workspace_bytes() const = 0;
@@ -103,8 +109,8 @@ namespace detail {
 template <class P>
 class CheckpointAdapter final : public AnyCheckpoint {
  public:
-  CheckpointAdapter(const void* cache, const LayerCache<P>& layer)
-      : AnyCheckpoint(cache), held_(layer.checkpoint()) {}
+  explicit CheckpointAdapter(const LayerCache<P>& layer)
+      : AnyCheckpoint(layer.identity()), held_(layer.checkpoint()) {}
   std::size_t tokens() const override { return held_.tokens(); }
   std::size_t bytes() const override { return held_.bytes(); }
   const Checkpoint<typename LayerCache<P>::HeadType>& held() const noexcept { return held_; }
@@ -113,10 +119,19 @@ class CheckpointAdapter final : public AnyCheckpoint {
   Checkpoint<typename LayerCache<P>::HeadType> held_;
 };
 
+// Throws Error unless the checkpoint is of the cache with this identity, whose policy is P.
+template <class P>
+const Checkpoint<typename LayerCache<P>::HeadType>& held_by(const AnyCheckpoint* checkpoint,
+                                                            const void* cache) {
+  if (checkpoint == nullptr) fail("rollback: a layer has no checkpoint (null pointer)");
+  if (checkpoint->cache() != cache) fail("rollback: the checkpoint is of another cache");
+  return static_cast<const CheckpointAdapter<P>*>(checkpoint)->held();
+}
+
 template <class P>
 class LayerAdapter final : public AnyLayer {
  public:
-  LayerAdapter(const void* cache, LayerCache<P>& layer) : cache_(cache), layer_(layer) {}
+  explicit LayerAdapter(LayerCache<P>& layer) : layer_(layer) {}
   void prefill(const RowView& q, const RowView& k, const RowView& v, const OutView& out) override {
     layer_.prefill(q, k, v, out);
   }
@@ -127,11 +142,12 @@ class LayerAdapter final : public AnyLayer {
   void extend(const RowView& k, const RowView& v) override { layer_.extend(k, v); }
   void finish_prompt() override { layer_.finish_prompt(); }
   bool shares_budget() const override { return layer_.shares_budget(); }
-  PromptRatings rate_prompt() override { return layer_.rate_prompt(); }
+  void rate_prompt(PromptRatings& ratings) override { layer_.rate_prompt(ratings); }
+  void take_back(const PromptRatings& ratings) override { layer_.take_back(ratings); }
   std::size_t index() const override { return layer_.index(); }
-  std::vector<std::size_t> capacities(std::span<const std::size_t> layers,
-                                      const Ratings& importance) const override {
-    return layer_.capacities(layers, importance);
+  const LayerShape& shape() const override { return layer_.shape(); }
+  std::vector<std::size_t> capacities(const PromptRatings& ratings, const LayerList& layers) const override {
+    return layer_.capacities(ratings, layers);
   }
   void finish_prompt(const PromptRatings& ratings, std::span<const std::size_t> capacities) override {
     layer_.finish_prompt(ratings, capacities);
@@ -141,13 +157,14 @@ class LayerAdapter final : public AnyLayer {
   void set_sink_logits(std::span<const float> sinks) override { layer_.set_sink_logits(sinks); }
   void clear() override { layer_.clear(); }
   bool can_truncate() const override { return layer_.can_truncate(); }
+  bool can_truncate(std::size_t tokens) const override { return layer_.can_truncate(tokens); }
+  std::size_t can_take_back() const override { return layer_.can_take_back(); }
   void truncate(std::size_t tokens) override { layer_.truncate(tokens); }
   std::unique_ptr<AnyCheckpoint> checkpoint() const override {
-    return std::make_unique<CheckpointAdapter<P>>(cache_, layer_);
+    return std::make_unique<CheckpointAdapter<P>>(layer_);
   }
   void rollback(const AnyCheckpoint& checkpoint) override {
-    if (checkpoint.cache() != cache_) fail("rollback: the checkpoint is of another cache");
-    layer_.rollback(static_cast<const CheckpointAdapter<P>&>(checkpoint).held());
+    layer_.rollback(held_by<P>(&checkpoint, layer_.identity()));
   }
   std::size_t tokens() const override { return layer_.tokens(); }
   bool in_prompt() const override { return layer_.in_prompt(); }
@@ -174,7 +191,6 @@ class LayerAdapter final : public AnyLayer {
   }
 
  private:
-  const void* cache_;
   LayerCache<P>& layer_;
 };
 
@@ -182,9 +198,10 @@ template <class P>
 class CacheAdapter final : public AnyCache {
  public:
   CacheAdapter(std::string spec, const Geometry& geometry, P policy, CacheOptions options)
-      : AnyCache(std::move(spec)), cache_(geometry, std::move(policy), std::move(options)) {
+      : CacheAdapter(std::move(spec), KvCache<P>(geometry, std::move(policy), std::move(options))) {}
+  CacheAdapter(std::string spec, KvCache<P> cache) : AnyCache(std::move(spec)), cache_(std::move(cache)) {
     for (std::size_t s = 0; s < cache_.sequences(); ++s)
-      for (std::size_t l = 0; l < geometry.layers; ++l) layers_.emplace_back(this, cache_.layer(l, s));
+      for (std::size_t l = 0; l < cache_.geometry().layers; ++l) layers_.emplace_back(cache_.layer(l, s));
   }
   AnyLayer& layer(std::size_t number, std::size_t sequence) override {
     (void)cache_.layer(number, sequence);  // checks the range
@@ -192,6 +209,19 @@ class CacheAdapter final : public AnyCache {
   }
   void finish_prompt(std::size_t sequence) override { cache_.finish_prompt(sequence); }
   void clear(std::size_t sequence) override { cache_.clear(sequence); }
+  bool can_truncate(std::size_t tokens, std::size_t sequence) const override {
+    return cache_.can_truncate(tokens, sequence);
+  }
+  void truncate(std::size_t tokens, std::size_t sequence) override { cache_.truncate(tokens, sequence); }
+  void rollback(const std::vector<std::unique_ptr<AnyCheckpoint>>& checkpoint,
+                std::size_t sequence) override {
+    std::vector<const typename KvCache<P>::CheckpointType*> layers;
+    for (const auto& layer : checkpoint) layers.push_back(&held_by<P>(layer.get(), cache_.identity()));
+    cache_.rollback(std::span<const typename KvCache<P>::CheckpointType* const>(layers), sequence);
+  }
+  std::unique_ptr<AnyCache> fork(std::size_t sequence) const override {
+    return std::make_unique<CacheAdapter>(spec(), cache_.fork(sequence));
+  }
   const Geometry& geometry() const override { return cache_.geometry(); }
   CacheBytes bytes() const override { return cache_.bytes(); }
   std::size_t workspace_bytes() const override { return cache_.workspace_bytes(); }

@@ -43,21 +43,21 @@ inline void check_values(const char* name, const RowView& v, float limit, const 
 }
 
 // Queries of `tokens` tokens and where their attention goes.
-inline void check_queries(const Geometry& g, const RowView& q, const OutView& out, std::size_t tokens) {
+inline void check_queries(const LayerShape& g, const RowView& q, const OutView& out, std::size_t tokens) {
   check_shape("q", q, tokens, g.query_heads, g.head_dim);
   check_shape("out", out, tokens, g.query_heads, g.head_dim);
   check_values("q", q, 60000.0f / g.attention_scale(), "scale the queries down");
 }
 
 // Keys or values of `tokens` tokens, which are stored as `type`.
-inline void check_entries(const Geometry& g, const char* name, const RowView& rows, std::size_t tokens,
+inline void check_entries(const LayerShape& g, const char* name, const RowView& rows, std::size_t tokens,
                           StorageType type) {
   check_shape(name, rows, tokens, g.kv_heads, g.head_dim);
   check_values(name, rows, largest_storable(type), "store it as bf16 or f32");
 }
 
 // Logits of attention sinks: one per query head, or none.
-inline void check_sinks(const Geometry& g, std::span<const float> sinks) {
+inline void check_sinks(const LayerShape& g, std::span<const float> sinks) {
   if (!sinks.empty() && sinks.size() != g.query_heads)
     fail("sinks: expected ", g.query_heads, " logits, one per query head, got ", sinks.size());
   for (const float x : sinks)

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "zeromerge/budget/budget_query.hpp"
+#include "zeromerge/cache/ask_budget.hpp"
 #include "zeromerge/cache/workspace.hpp"
 #include "zeromerge/core/geometry.hpp"
 #include "zeromerge/core/ledger.hpp"
@@ -25,21 +26,18 @@ struct LayerContext {
   P policy;
   Executor executor;
   std::shared_ptr<Workspace> workspace;
-  std::size_t chunk;                 // tokens of a prompt taken at once in bounded mode
-  std::shared_ptr<const Rope> rope;  // not null if the policy needs it
-  ByteLedger ledger{};
-  std::span<LayerCache<P>> layers{};       // [sequences][layers]
-  std::vector<BudgetProgress> progress{};  // [sequences]
+  std::size_t chunk;                               // tokens of a prompt taken at once in bounded mode
+  std::vector<std::shared_ptr<const Rope>> ropes;  // [layers], none null if the policy needs them
+  std::size_t first_layer;                         // the model's number of layer 0
+  detail::HeadDims dims{};                         // of all layers
+  std::shared_ptr<ByteLedger> ledger = std::make_shared<ByteLedger>();  // checkpoints may outlive the cache
+  std::span<LayerCache<P>> layers{};                                    // [sequences][layers]
 
   bool shares_budget() const noexcept { return needs_all_layers(policy.budget); }
-
-  // How far a budget that shares out over all layers has come with a prompt of `tokens`, where they end it
-  // one after another; null: layers do not share theirs.
-  BudgetProgress* progress_of(std::size_t sequence, std::size_t tokens) {
-    if (!shares_budget() || geometry.layers < 2) return nullptr;
-    BudgetProgress& p = progress[sequence];
-    if (p.done >= geometry.layers || p.tokens != tokens) p = {.layers = geometry.layers, .tokens = tokens};
-    return &p;
+  std::size_t heads() const noexcept {
+    std::size_t sum = 0;
+    for (std::size_t l = 0; l < geometry.layers; ++l) sum += geometry.shape(l).kv_heads;
+    return sum;
   }
 
   // The layers of a sequence.

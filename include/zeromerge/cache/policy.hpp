@@ -47,7 +47,7 @@ concept Merge = requires(const M& m, Head<float>& head, std::size_t n, std::span
   {
     m.residuals(n)
     } -> std::convertible_to<std::size_t>;  // merged entries of a head with n entries beside the recent
-  m.fold(head, n, n, n, s);                 // one leaver in decode
+  m.fold(head, n, n, n, s);                 // one leaver in decode; writes rows before what lies beside them
   m.fold_group(head, slots, head, n, s);    // many at the end of a prompt
 };
 
@@ -62,7 +62,10 @@ struct Areas {
   std::size_t block = 1;       // decoded tokens after which as many leave at once
   std::size_t hold = 0;  // decoded tokens after which half of what a lasting score of whole prompts chose
                          // competes again; 0: it stays for good
+  std::size_t rollback = 64;  // newest tokens that can be taken back, see LayerCache::truncate; 0: none
   bool as_reference = false;  // the reference code to the letter, see cache/evict.hpp
+
+  static constexpr std::size_t kMostRollback = 1024;
 
   // Entries times tokens for which one of them begins to compete.
   std::size_t hold_sum() const noexcept {
@@ -105,7 +108,7 @@ struct Policy {
   double precise_from = 0.0;  // with keys in 4 bits: a budget that keeps at least this share of the tokens
                               // with keys in 8 bits stores them so, for there their rounding costs most; 0:
                               // never. A budget without an amount counts as everything.
-  bool gated = false;  // merge at the end of a prompt only in heads where that is measured to help
+  bool gated = false;         // merge at the end of a prompt only in heads where that is measured to help
   RefitParams refit{};
 
   // Whether the end of a prompt asks reference queries.
@@ -139,6 +142,8 @@ struct Division {
   std::size_t slack = 0;      // free at the end of a prompt, for a block of decoded tokens
   std::size_t by_prompt = 0;  // of the context at the end of a prompt: by the score of whole prompts
   bool precise = false;       // keys that could be packed in 4 bits stay in 8, see Policy::precise_from
+  std::size_t mean = 0;       // of all heads' capacities where they follow the tokens seen; 0: they stay
+  bool by_mean = false;       // the last tokens are a share of `mean`, the same number for every head
 
   // It holds every area and one candidate.
   bool possible() const noexcept { return capacity > sinks + recent + residual + slack; }
@@ -164,6 +169,7 @@ template <class P>
 Division division_of(const P& policy, std::size_t capacity, const Filling* filling = nullptr) noexcept {
   if (capacity == kUnlimited) return {};
   Division d{.capacity = capacity, .sinks = policy.areas.sinks};
+  d.by_mean = filling != nullptr;
   d.recent = policy.areas.recent_of(filling != nullptr ? filling->mean : capacity);
   d.slack = policy.areas.block - 1;
   if (d.recent < capacity) d.residual = policy.merge.residuals(capacity - d.recent);

@@ -56,6 +56,7 @@ inline const std::vector<Preset>& presets() {
         {"replay", "100%"},
         {"tail", "15"},  // and the one to come: a tile of rows in 8 bits
         {"local", "6%"},
+        {"least", "100"},
         {"merge", "drop"},
         {"importance", "mean"},
         {"decay", "0.98"},

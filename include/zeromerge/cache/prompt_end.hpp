@@ -23,6 +23,8 @@ struct PromptRatings {
   Ratings by_prompt;                        // [kv_heads][entries] by the score of whole prompts, or empty
   Ratings for_budget;                       // [kv_heads][...] what the budget compares, or empty
   std::vector<std::size_t> within_error{};  // see BudgetQuery
+  std::size_t unscored = 0;                 // tokens that the running scores lacked before
+  Ratings scores_before{};                  // [kv_heads][entries] if there were some
 };
 
 namespace detail {
@@ -32,7 +34,6 @@ template <class P, class H>
 struct PromptLayer {
   const P& policy;
   PromptView<H> view;
-  std::size_t index;  // the layer's number in the model
   std::span<H> heads;
   std::span<HeadState> states;
 };
@@ -127,6 +128,7 @@ std::vector<H> fit_heads(const PromptLayer<P, H>& layer, std::span<const Divisio
   layer.view.executor(layer.heads.size(), [&](std::size_t h) {
     HeadState& state = layer.states[h];
     state.division = divisions[h];
+    state.at_end = {divisions[h].capacity, divisions[h].mean};
     // A head that got smaller may have more merged entries than it now reserves places for; the surplus
     // competes.
     state.residuals = std::min(state.residuals, divisions[h].residual);
@@ -140,7 +142,10 @@ std::vector<H> fit_heads(const PromptLayer<P, H>& layer, std::span<const Divisio
     if (references) keep_better(layer, *references, h, targets[h], others[h], ratings, before);
   });
   for (std::size_t h = 0; h < layer.heads.size(); ++h)
-    if (exceeds(h)) layer.heads[h].swap(targets[h]);
+    if (exceeds(h))
+      layer.heads[h].swap(targets[h]);
+    else if (layer.heads[h].capacity() > layer.heads[h].size())  // tokens have been truncated
+      layer.heads[h].shrink();
   return targets;
 }
 
@@ -188,17 +193,14 @@ std::vector<std::size_t> capacities_within(const PromptLayer<P, H>& layer, const
   return all;
 }
 
-// Ratings of a layer's entries as they are.
+// Ratings of a layer's entries as they are. `query`: what its budget is asked.
 template <class P, class H>
-PromptRatings rate_prompt(const PromptLayer<P, H>& layer) {
+void rate_prompt(const PromptLayer<P, H>& layer, const BudgetQuery& query, PromptRatings& ratings) {
   const P& policy = layer.policy;
-  PromptRatings ratings;
-  const BudgetQuery query =
-      budget_query(policy, layer.index, layer.heads.size(), layer.heads[0].head_dim(), layer.view.tokens);
   if (policy.rates_prompts() && !everything_fits(layer, query))
     ratings.by_prompt = policy.prompt_score.rate(layer.view);
   ratings.within_error = capacities_within(layer, ratings.by_prompt, needed_capacity(policy));
-  if (!policy.budget.needs_importance) return ratings;
+  if (!policy.budget.needs_importance) return;
   const auto fillings = fillings_of(policy.budget, query);
   const bool stages = !fillings.empty() && fillings[0].in_stages();
   const bool by_prompt = !ratings.by_prompt.empty() && (stages || policy.prompt_share >= 1.0);
@@ -211,7 +213,6 @@ PromptRatings rate_prompt(const PromptLayer<P, H>& layer) {
         stages ? left_over(policy, head, layer.states[h], fillings[h], layer.view.tokens, values)
                : std::move(values);
   });
-  return ratings;
 }
 
 // Brings a layer to these divisions and its entries into their final form.
@@ -227,7 +228,7 @@ void end_prompt(const PromptLayer<P, H>& layer, std::span<const Division> divisi
   if (references && refit.round_keys && layer.policy.key_type == StorageType::q4)
     view.executor(layer.heads.size(), [&](std::size_t h) {
       if (layer.states[h].division.precise) return;
-      KeyRounding(query_moments(*references, h))
+      KeyRounding(query_moments(*references, h), key_damping(references->rows(), view.geometry.head_dim))
           .round(layer.heads[h], loose_entries(layer.states[h].division));
     });
   for (std::size_t h = 0; h < layer.heads.size(); ++h) pack(layer.heads[h], layer.states[h].division);
@@ -236,35 +237,5 @@ void end_prompt(const PromptLayer<P, H>& layer, std::span<const Division> divisi
 }
 
 }  // namespace detail
-
-// Ends the prompts of layers that share a budget; Layer: LayerCache or AnyLayer, all with one policy. A
-// budget that needs all layers compares the entries of those that are still in their prompt. Throws Error,
-// with nothing changed, if the budget is impossible.
-template <class Layer>
-void finish_together(std::span<Layer* const> layers) {
-  std::vector<Layer*> open;
-  std::vector<std::size_t> numbers;
-  for (Layer* layer : layers)
-    if (layer->in_prompt() && layer->tokens() != 0) {
-      open.push_back(layer);
-      numbers.push_back(layer->index());
-    }
-  if (open.size() < 2 || !open[0]->shares_budget()) {
-    for (const Layer* layer : open) (void)layer->capacities({}, {});  // all are possible, or none has ended
-    for (Layer* layer : layers) layer->finish_prompt();
-    return;
-  }
-  (void)open[0]->capacities(numbers, {});  // it is possible, or nothing changes
-  std::vector<PromptRatings> ratings;
-  Ratings all;
-  for (Layer* layer : open) {
-    ratings.push_back(layer->rate_prompt());
-    for (auto& head : ratings.back().for_budget) all.push_back(std::move(head));
-  }
-  const auto capacities = open[0]->capacities(numbers, all);
-  const std::size_t kv_heads = capacities.size() / open.size();
-  for (std::size_t i = 0; i < open.size(); ++i)
-    open[i]->finish_prompt(ratings[i], std::span(capacities).subspan(i * kv_heads, kv_heads));
-}
 
 }  // namespace zeromerge

@@ -41,6 +41,7 @@ class SecondReading {
   void truncate(std::size_t tokens) noexcept {
     if (tokens < entries_) clear();
   }
+  void count_in(ByteLedger* ledger) noexcept { block_.count_in(ledger); }
   void clear() noexcept {
     heads_ = entries_ = 0;
     reading_ = false;

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "zeromerge/core/errors.hpp"
@@ -44,8 +45,10 @@ struct RopeTurn {
 class Rope {
  public:
   // Throws Error if the parameters are impossible for rows of head_dim channels.
-  Rope(const RopeParams& params, std::size_t head_dim) : params_(params), frequency_(params.dims / 2) {
-    check(head_dim);
+  Rope(const RopeParams& params, std::size_t head_dim) : params_(params) {
+    check_fits(head_dim);
+    check();
+    frequency_.resize(params.dims / 2);
     const auto [low, high] = ramp_ends();
     for (std::size_t i = 0; i < frequency_.size(); ++i) {
       const double plain = std::pow(params.base, -2.0 * static_cast<double>(i) / dims()) /
@@ -57,6 +60,14 @@ class Rope {
     }
     length_ = params.attention;
     if (params.extrapolation != 0.0) length_ *= 1.0 + 0.1 * std::log(1.0 / params.scale);
+  }
+
+  // Throws Error unless rows of head_dim channels have all channels that turn.
+  void check_fits(std::size_t head_dim) const {
+    const auto [dims, first] = std::pair(params_.dims, params_.first);
+    if (dims == 0 || dims % 2 != 0 || first % 2 != 0 || dims > head_dim || first > head_dim - dims)
+      fail("rope: ", dims, " channels from ", first, " on do not turn in pairs within a head_dim of ",
+           head_dim, "; give the rope of this model's heads");
   }
 
   const RopeParams& params() const noexcept { return params_; }
@@ -101,11 +112,8 @@ class Rope {
  private:
   double dims() const noexcept { return static_cast<double>(params_.dims); }
 
-  void check(std::size_t head_dim) const {
+  void check() const {
     const RopeParams& p = params_;
-    if (p.dims == 0 || p.dims % 2 != 0 || p.first % 2 != 0 || p.first + p.dims > head_dim)
-      fail("rope: ", p.dims, " channels from ", p.first, " on do not turn in pairs within a head_dim of ",
-           head_dim);
     if (!(p.base > 0.0) || !(p.scale > 0.0) || !(p.attention > 0.0))
       fail("rope: base ", p.base, ", scale ", p.scale, " and attention factor ", p.attention,
            " must be above 0");

@@ -53,6 +53,7 @@ KvCache<P>::KvCache(const Geometry& geometry, P policy, CacheOptions options)
       chunk_(options.chunk),
       host_prompts_(options.host_prompts) {
   geometry.validate();
+  if (!geometry.shapes.empty()) fail("cuda: layers of different shapes are not supported on a device");
   if (sequences_ == 0 || chunk_ == 0) fail("cuda: sequences and chunk must be at least 1");
   check_head_dim(geometry.head_dim);
   if (options.longest == 0 && detail::keeps_everything(policy_.budget))
@@ -78,8 +79,8 @@ KvCache<P>::KvCache(const Geometry& geometry, P policy, CacheOptions options)
 // Of every head of one layer. Budgets that differ by layer are told which one asks.
 template <class P>
 std::vector<std::size_t> KvCache<P>::ask_budget(BudgetQuery query) const {
-  BudgetProgress progress{
-      .layers = geometry().layers, .tokens = query.tokens, .done = query.layer - first_layer_};
+  const BudgetProgress progress{.kv_heads = std::vector<std::size_t>(geometry().layers, geometry().kv_heads),
+                                .asked = {query.layer - first_layer_}};
   if (needs_all_layers(policy_.budget)) query.progress = &progress;
   return policy_.budget.capacities(query);
 }
@@ -242,6 +243,7 @@ template <class P>
 void KvCache<P>::upload(std::size_t sequence, zeromerge::AnyCache& from, std::size_t from_sequence,
                         Stream stream) {
   const Geometry& g = from.geometry();
+  if (!g.shapes.empty()) fail("upload: the host's layers have different shapes, those of a device one");
   if (g.layers != geometry().layers || g.kv_heads != geometry().kv_heads ||
       g.query_heads != geometry().query_heads || g.head_dim != geometry().head_dim)
     fail("upload: the host's cache has ", g.layers, " layers of ", g.query_heads, " query heads, ",

@@ -1,5 +1,6 @@
 // A device cache whose policy a text chooses, cache/presets.hpp says which: full, streaming, zeromerge, h2o,
-// snapkv, pyramidkv, adakv and what their keys allow, as far as a device can follow (cuda/rule.hpp).
+// snapkv, pyramidkv, adakv and what their keys allow, as far as a device can follow (cuda/rule.hpp). A budget
+// that is a share is one of the prompt: heads do not grow while tokens are decoded, as they do on the host.
 #pragma once
 
 #include <memory>

@@ -68,6 +68,13 @@ class Block {
     std::swap(ledger_, other.ledger_);
   }
 
+  // From now on these bytes count in another ledger.
+  void count_in(ByteLedger* ledger) noexcept {
+    if (ledger_ != nullptr) ledger_->remove(bytes_);
+    ledger_ = ledger;
+    if (ledger_ != nullptr) ledger_->add(bytes_);
+  }
+
   // What a block of so many bytes takes; and blocks of about so many, on average.
   static constexpr std::size_t rounded(std::size_t bytes) noexcept {
     return (bytes + unit(bytes) - 1) / unit(bytes) * unit(bytes);

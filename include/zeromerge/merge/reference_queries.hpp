@@ -32,7 +32,7 @@ class ReferenceQueries {
     }
   }
 
-  const Geometry& geometry() const noexcept { return g_; }
+  const LayerShape& geometry() const noexcept { return g_; }
   std::size_t rows() const noexcept { return chosen_.size() * g_.group(); }  // of a kv head
 
   // A reference row times the attention scale and log2(e): [head_dim].
@@ -120,7 +120,7 @@ class ReferenceQueries {
     }
   }
 
-  const Geometry& g_;
+  LayerShape g_;
   const Rope& rope_;
   const QueryRows& queries_;
   const float* sinks_;               // [query_heads] or null

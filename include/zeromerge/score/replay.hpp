@@ -88,7 +88,7 @@ class ReplayPass {
     }
   }
 
-  const Geometry& g_;
+  LayerShape g_;
   const Rope& rope_;
   RopeTurn turn_;
   const QueryRows& queries_;

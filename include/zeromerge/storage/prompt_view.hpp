@@ -15,7 +15,7 @@ namespace zeromerge {
 // One layer at the end of a prompt.
 template <class H>
 struct PromptView {
-  const Geometry& geometry;
+  LayerShape geometry;
   std::span<const H> heads;       // [kv_heads], entries in order of arrival
   std::size_t tokens;             // the sequence has seen; `queries` are the newest of them
   const QueryRows& queries;       // empty unless the policy keeps_queries()

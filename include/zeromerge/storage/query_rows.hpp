@@ -53,6 +53,10 @@ class QueryRows {
 
   // Forgets the last `tokens`.
   void drop_last(std::size_t tokens) noexcept { tokens_ -= tokens < tokens_ ? tokens : tokens_; }
+  void count_in(ByteLedger* ledger) noexcept {
+    block_.count_in(ledger);
+    local_.count_in(ledger);
+  }
   void clear() noexcept {
     tokens_ = 0;
     block_.resize(0);
