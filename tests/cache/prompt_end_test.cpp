@@ -208,6 +208,28 @@ TEST(PromptEnd, AsksOnlyTheQueriesOfWhatIsThere) {
   EXPECT_EQ(kept(shortened, "100%"), kept(straight, "100%"));
 }
 
+// Few queries say little of where keys may move: they stay within two steps of 4 bits, whatever is asked.
+TEST(PromptEnd, KeysRoundedByFewQueriesStayNearWhatCame) {
+  const Geometry g{.query_heads = 4, .kv_heads = 1, .head_dim = 128};
+  const Tokens t(g, kTokens, 6);
+  CacheOptions o;
+  o.rope = std::make_shared<Rope>(RopeParams{.dims = 128}, 128);
+  for (const char* refit : {"1", "16", "64"}) {
+    const auto cache = make_cache(
+        "zeromerge:budget=100,tail=10,merge=drop,storage=q4,rounding=queries,refit=" + std::string(refit), g,
+        o);
+    (void)test::prefill(cache->layer(0), t, 0, kTokens);
+    cache->finish_prompt();
+    std::vector<float> key(128);
+    for (std::size_t j = 0; j < 100; ++j) {
+      cache->layer(0).read_key(0, j, key.data());
+      const float* came = t.key(cache->layer(0).position(0, j), 0);
+      for (std::size_t d = 0; d < 128; ++d)
+        ASSERT_NEAR(key[d], came[d], 0.9) << "refit=" << refit << ", entry " << j << ", channel " << d;
+    }
+  }
+}
+
 TEST(PromptEnd, RefusesWhatCannotBe) {
   EXPECT_THROW((void)test::make("budget=40,replay=50%", kGeometry), Error) << "no RoPE";
   EXPECT_THROW((void)test::make("budget=40,refit=64", kGeometry), Error) << "no RoPE";

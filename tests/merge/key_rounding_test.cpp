@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "support/random.hpp"
@@ -33,11 +34,14 @@ struct Queries {
         for (std::size_t d = 0; d < dim; ++d) rows[r][d] += weight * direction[d];
       }
     }
-    for (std::size_t a = 0; a < dim; ++a)
-      for (std::size_t b = 0; b < dim; ++b) {
+    measure();
+  }
+  void measure() {
+    for (std::size_t a = 0; a < moments.rows; ++a)
+      for (std::size_t b = 0; b < moments.rows; ++b) {
         double sum = 0.0;
         for (const auto& q : rows) sum += static_cast<double>(q[a]) * static_cast<double>(q[b]);
-        moments.row(a)[b] = static_cast<float>(sum / static_cast<double>(count));
+        moments.row(a)[b] = static_cast<float>(sum / static_cast<double>(rows.size()));
       }
   }
   // The mean square of what rounding does to the logits.
@@ -149,6 +153,46 @@ TEST(KeyRounding, MovesLogitsLessThanNearestCodes) {
     EXPECT_LT(plain.harm(keys, rounded(plain.moments, keys)),
               1.1 * plain.harm(keys, rounded(RowMatrix(dim, dim), keys)))
         << dim << " channels";
+  }
+}
+
+// Fewer reference rows than channels: queries of the same kind that were not asked are harmed less than with
+// the damping that many rows need, and less than by nearest codes; those asked hardly at all.
+TEST(KeyRounding, OfFewReferencesSparesOtherQueriesOfTheirKind) {
+  for (const std::size_t dim : {64, 128})
+    for (const std::size_t count : {16, 48, 96}) {
+      Random random(5 + count);
+      Queries asked(random, 400, dim, 2.0);
+      Queries others = asked;
+      others.rows.erase(others.rows.begin(), others.rows.begin() + static_cast<std::ptrdiff_t>(count));
+      asked.rows.resize(count);
+      asked.measure();
+      const auto keys = test::normals(random, kRows * dim);
+      const auto harms = [&](float damping) {
+        auto moved = keys;
+        KeyRounding(asked.moments, damping).round_group(moved.data());
+        return std::pair(asked.harm(keys, moved), others.harm(keys, moved));
+      };
+      const auto [seen, unseen] = harms(key_damping(count, dim));
+      EXPECT_LT(unseen, 0.95 * harms(0.01f).second) << count << " rows of " << dim;
+      const auto nearest = rounded(RowMatrix(dim, dim), keys);
+      EXPECT_LT(unseen, 0.4 * others.harm(keys, nearest)) << count << " rows of " << dim;
+      EXPECT_LT(seen, 0.25 * asked.harm(keys, nearest)) << count << " rows of " << dim;
+    }
+  EXPECT_EQ(key_damping(6 * 64, 64), 0.01f) << "what many rows always had";
+  EXPECT_EQ(key_damping(0, 64), 0.5f);
+}
+
+// A step is about 0.28.
+TEST(KeyRounding, OfFewReferencesStaysNearTheKey) {
+  for (const std::size_t count : {1, 3, 16, 48, 128, 300}) {
+    constexpr std::size_t kDim = 128;
+    Random random(6 + count);
+    const Queries q(random, count, kDim, 1.0);
+    const auto keys = test::normals(random, kRows * kDim);
+    auto moved = keys;
+    KeyRounding(q.moments, key_damping(count, kDim)).round_group(moved.data());
+    for (std::size_t i = 0; i < keys.size(); ++i) ASSERT_NEAR(moved[i], keys[i], 0.6) << count << " rows";
   }
 }
 

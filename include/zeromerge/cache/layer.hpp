@@ -14,6 +14,7 @@
 #include "zeromerge/cache/check.hpp"
 #include "zeromerge/cache/checkpoint.hpp"
 #include "zeromerge/cache/evict.hpp"
+#include "zeromerge/cache/finish_together.hpp"
 #include "zeromerge/cache/growth.hpp"
 #include "zeromerge/cache/layer_context.hpp"
 #include "zeromerge/cache/policy.hpp"
