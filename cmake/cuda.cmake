@@ -85,15 +85,19 @@ find_library(
 add_library(zeromerge_cudart INTERFACE)
 target_link_libraries(zeromerge_cudart INTERFACE "${ZEROMERGE_CUDART}" Threads::Threads ${CMAKE_DL_LIBS} rt)
 
-set(cuda_flags -std=c++20 -O2 -Werror all-warnings -Xcompiler=-Wall,-Wextra -Xptxas=-v)
+set(cuda_flags -std=c++20 -Werror all-warnings -Xcompiler=-Wall,-Wextra -Xptxas=-v)
 foreach(target ${ZEROMERGE_CUDA_TARGETS})
   list(APPEND cuda_flags "-gencode=arch=compute_${target},code=sm_${target}")
 endforeach()
 
 # Compiles sources with nvcc for every target; leaves objects in `objects`, and what ptxas said of each kernel in `logs`.
-# Arguments behind these: include folders and definitions as nvcc takes them, then SOURCES and the files.
+# Arguments behind these: FLAGS, include folders and definitions as nvcc takes them, then SOURCES and the files. -O among
+# FLAGS is the host compiler's level, else 2; kernels are always optimised.
 function(zeromerge_cuda_objects objects logs)
   cmake_parse_arguments(PARSE_ARGV 2 cuda "" "" "FLAGS;SOURCES")
+  if(NOT "${cuda_FLAGS}" MATCHES "-O[0-9]")
+    list(APPEND cuda_FLAGS -O2)
+  endif()
   foreach(source ${cuda_SOURCES})
     cmake_path(ABSOLUTE_PATH source NORMALIZE OUTPUT_VARIABLE path)
     cmake_path(RELATIVE_PATH path BASE_DIRECTORY "${PROJECT_SOURCE_DIR}" OUTPUT_VARIABLE name)

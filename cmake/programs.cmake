@@ -23,6 +23,7 @@ if(ZEROMERGE_SANITIZE)
   list(JOIN ZEROMERGE_SANITIZE "," sanitizers)
   target_compile_options(zeromerge_flags INTERFACE -fsanitize=${sanitizers} -fno-sanitize-recover=all
                                                    -fno-omit-frame-pointer)
+  target_compile_definitions(zeromerge_flags INTERFACE ZEROMERGE_UNROLL=) # kernels/cpu/region.hpp
   target_link_options(zeromerge_flags INTERFACE -fsanitize=${sanitizers})
 endif()
 

@@ -10,6 +10,7 @@
 #include "support/held.hpp"
 #include "support/isa.hpp"
 #include "support/sequence.hpp"
+#include "zeromerge/cache/presets.hpp"
 
 namespace zeromerge {
 namespace {
@@ -316,6 +317,37 @@ void expect_16_bit_inputs_to_equal_their_f32_values() {
 TEST(AttendViews, SixteenBitInputsEqualTheirF32Values) {
   expect_16_bit_inputs_to_equal_their_f32_values<f16>();
   expect_16_bit_inputs_to_equal_their_f32_values<bf16>();
+}
+
+// ---- truncated
+
+// Of a group that was cut the rows that are left count, and nothing is written behind their logits.
+TEST(AttendTruncated, IsOverWhatIsLeft) {
+  const Geometry g{.query_heads = 6, .kv_heads = 1, .head_dim = 32};
+  const Tokens t(g, 300, 12);
+  for (const char* stored : {"keys=q4,values=f32", "keys=f32,values=q4", "storage=q4", "storage=f16"})
+    for (const std::size_t left : {1u, 15u, 16u, 17u, 32u, 42u, 48u, 49u, 63u, 64u, 130u}) {
+      SCOPED_TRACE(std::string(stored) + ", " + std::to_string(left));
+      auto cache = make_cache(std::string("full:rollback=0,") + stored, g);
+      AnyLayer& layer = cache->layer(0);
+      (void)test::prefill(layer, t, 0, 200);
+      layer.finish_prompt();
+      layer.truncate(left);
+      std::vector<float> key(left * 32), value(left * 32), out(6 * 32), lse(6);
+      for (std::size_t j = 0; j < left; ++j) {
+        layer.read_key(0, j, key.data() + j * 32);
+        layer.read_value(0, j, value.data() + j * 32);
+      }
+      layer.attend(t.queries(250, 1), out_rows(out.data(), 1, 6, 32), lse.data());
+      for (std::size_t h = 0; h < 6; ++h) {
+        const auto expected = test::attention(
+            t.query(250, h), 32, left, static_cast<double>(g.attention_scale()), 0.0,
+            [&](std::size_t j) { return key.data() + j * 32; },
+            [&](std::size_t j) { return value.data() + j * 32; }, [](std::size_t) { return 0.0; });
+        ASSERT_LE(test::row_error(out.data() + h * 32, expected), 5e-3) << "head " << h;
+        ASSERT_NEAR(lse[h], expected.lse, 2e-2) << "head " << h;
+      }
+    }
 }
 
 }  // namespace

@@ -339,7 +339,7 @@ TEST(LayerRefusals, WrongShapesChangeNothingAndDoNotEndThePrompt) {
   heads.heads = 5;
   RowView dims = k(1);
   dims.head_dim = 23;
-  EXPECT_THROW(layer.decode(q(2), k(2), v(2), o(2)), Error);  // one token at a time
+  EXPECT_THROW(layer.decode(q(2), k(2), v(1), o(2)), Error);
   EXPECT_THROW(layer.decode(q(0), k(0), v(0), o(0)), Error);
   EXPECT_THROW(layer.decode(q(1), k(2), v(1), o(1)), Error);
   EXPECT_THROW(layer.decode(q(1), k(1), v(1), o(2)), Error);

@@ -13,7 +13,7 @@
 namespace zeromerge::test {
 namespace {
 
-struct Case {
+struct StepCase {
   const char* name;
   const char* settings;  // of the host's policy
   cuda::StepRule rule;   // the same for the device
@@ -38,7 +38,7 @@ cuda::StepRule with(Change change) {
   return r;
 }
 
-std::vector<Case> cases() {
+std::vector<StepCase> cases() {
   using cuda::Fold;
   return {{"ZeroMerge", "budget=64", rule(0.98f, Fold::residual), true, 150, 400},
           {"SeveralResidualEntries", "budget=64,residual=10%", rule(0.98f, Fold::residual)},
@@ -209,7 +209,7 @@ double relative_error(const std::vector<float>& got, const std::vector<float>& w
 }
 
 template <class T, class Layer>
-void follow(Layer& layer, const Tokens& t, const Case& c, bool scores, double bound) {
+void follow(Layer& layer, const Tokens& t, const StepCase& c, bool scores, double bound) {
   const IsaScope through_f32(Isa::portable);  // wider ones multiply rounded queries
   (void)prefill(layer, t, 0, c.prompt);
   layer.finish_prompt();
@@ -227,13 +227,13 @@ void follow(Layer& layer, const Tokens& t, const Case& c, bool scores, double bo
 }
 
 template <class T>
-void follow_zeromerge(const Case& c, double bound) {
+void follow_zeromerge(const StepCase& c, double bound) {
   const Geometry g{.query_heads = 4, .kv_heads = 2, .head_dim = 64};
   auto cache = make<T>(c.settings, g);
   follow<T>(cache.layer(0), Tokens(g, c.prompt + c.steps, 3), c, true, bound);
 }
 
-class DecodeStep : public DeviceTest, public testing::WithParamInterface<Case> {};
+class DecodeStep : public DeviceTest, public testing::WithParamInterface<StepCase> {};
 
 TEST_P(DecodeStep, FollowsTheHostInF16) { follow_zeromerge<f16>(GetParam(), 1e-3); }
 INSTANTIATE_TEST_SUITE_P(Policies, DecodeStep, testing::ValuesIn(cases()),
@@ -253,7 +253,7 @@ TEST_F(OneDecodeStep, OfStreamingKeepsTheFirstAndTheNewest) {
   AnyStreaming any = detail::read_streaming(Spec("streaming:budget=40"));
   Policy<Recency, AnyBudget, DropMerge, f16> policy{any.score, any.budget, any.merge, any.areas};
   KvCache<decltype(policy)> cache(g, policy);
-  Case c = {"Streaming", "", rule(1.0f, cuda::Fold::drop), false, 60, 120};
+  StepCase c = {"Streaming", "", rule(1.0f, cuda::Fold::drop), false, 60, 120};
   c.rule.importance = cuda::Importance::recency;
   follow<f16>(cache.layer(0), Tokens(g, c.prompt + c.steps, 3), c, false, 1e-3);
 }
@@ -261,7 +261,7 @@ TEST_F(OneDecodeStep, OfStreamingKeepsTheFirstAndTheNewest) {
 TEST_F(OneDecodeStep, OfAFullCacheLosesNobody) {
   const Geometry g{.query_heads = 4, .kv_heads = 2, .head_dim = 64};
   KvCache<Full<f16>> cache(g, Full<f16>{});
-  const Case c = {"", "", rule(1.0f, cuda::Fold::drop), false, 60, 40};
+  const StepCase c = {"", "", rule(1.0f, cuda::Fold::drop), false, 60, 40};
   follow<f16>(cache.layer(0), Tokens(g, c.prompt + c.steps, 3), c, false, 1e-3);
 }
 

@@ -63,14 +63,17 @@ TEST(EvaluateSummary, ComparesWithTheFirstPolicyAtTheSameBudget) {
 TEST(EvaluateSummary, OfNothingIsNothing) { EXPECT_TRUE(summarise({}).empty()); }
 
 TEST(EvaluateBudget, IsAShareOfEntriesOrOfBytes) {
-  EXPECT_EQ(with_budget("zeromerge", "5%", false, 2048, 64), "zeromerge:budget=5%");
-  EXPECT_EQ(with_budget("zeromerge:merge=drop", "410", false, 2048, 64), "zeromerge:merge=drop,budget=410");
+  EXPECT_EQ(with_budget("zeromerge", "5%", false, 2048, 64), "zeromerge:budget=5%,rollback=0");
+  EXPECT_EQ(with_budget("zeromerge:merge=drop", "410", false, 2048, 64),
+            "zeromerge:merge=drop,budget=410,rollback=0");
   // 256 bytes a pair of rows of 64 in f16.
-  EXPECT_EQ(with_budget("zeromerge", "10%", true, 2000, 64), "zeromerge:budget=51200B");
-  EXPECT_EQ(with_budget("zeromerge:storage=q4", "5%", true, 2048, 64), "zeromerge:storage=q4,budget=26214B");
-  EXPECT_EQ(with_budget("best", "102", true, 2048, 64), "best:budget=102")
+  EXPECT_EQ(with_budget("zeromerge", "10%", true, 2000, 64), "zeromerge:budget=51200B,rollback=0");
+  EXPECT_EQ(with_budget("zeromerge:storage=q4", "5%", true, 2048, 64),
+            "zeromerge:storage=q4,budget=26214B,rollback=0");
+  EXPECT_EQ(with_budget("best", "102", true, 2048, 64), "best:budget=102,rollback=0")
       << "a count is no share of anything";
-  EXPECT_EQ(with_budget("best", "24KiB", false, 2048, 64), "best:budget=24576B");
+  EXPECT_EQ(with_budget("best", "24KiB", false, 2048, 64), "best:budget=24576B,rollback=0");
+  EXPECT_EQ(with_budget("best:rollback=8", "102", false, 2048, 64), "best:rollback=8,budget=102");
   EXPECT_EQ(with_budget("full", "10%", true, 2000, 64), "full");
 }
 

@@ -124,6 +124,17 @@ class Engine {
     get_statistics(&s);
     return s;
   }
+  // Calls that were not answered from caches for this reason.
+  std::uint64_t stateless(const std::string& reason) const {
+    std::pair<std::string, std::uint64_t> asked = {reason, 0};
+    get_reasons(
+        [](void* into, const zeromerge_reason* told) {
+          auto& [name, calls] = *static_cast<std::pair<std::string, std::uint64_t>*>(into);
+          if (name == told->name) calls = told->calls;
+        },
+        &asked);
+    return asked.second;
+  }
   void policy(const char* spec) const {
     char error[256] = "";
     if (!set_policy(spec, error, sizeof error)) throw std::runtime_error(error);
@@ -134,7 +145,9 @@ class Engine {
   zeromerge_finish_prompt_t finish_prompt = nullptr;
   zeromerge_checkpoint_t checkpoint = nullptr;
   zeromerge_rollback_t rollback = nullptr;
+  zeromerge_trim_t trim = nullptr;
   zeromerge_get_statistics_t get_statistics = nullptr;
+  zeromerge_get_reasons_t get_reasons = nullptr;
   zeromerge_get_heads_t get_heads = nullptr;
   zeromerge_reset_statistics_t reset_statistics = nullptr;
   zeromerge_last_error_t last_error = nullptr;
@@ -170,7 +183,9 @@ class Engine {
     find(finish_prompt, "zeromerge_finish_prompt");
     find(checkpoint, "zeromerge_checkpoint");
     find(rollback, "zeromerge_rollback");
+    find(trim, "zeromerge_trim");
     find(get_statistics, "zeromerge_get_statistics");
+    find(get_reasons, "zeromerge_get_reasons");
     find(get_heads, "zeromerge_get_heads");
     find(reset_statistics, "zeromerge_reset_statistics");
     find(last_error, "zeromerge_last_error");
@@ -202,6 +217,7 @@ struct Options {
   bool flash = true;     // false: the reference
   int threads = 1;
   ggml_type type = GGML_TYPE_F16;
+  float rope_base = 0.0f;  // 0: the model's
 };
 
 inline Options plain(Options options = {}) {
@@ -215,6 +231,7 @@ using Rows = std::vector<Row>;
 struct Piece {
   llama_seq_id sequence;
   std::vector<llama_token> tokens;
+  bool last = true;  // false: more of this prompt follows, so that no output is asked for
 };
 
 class Context {
@@ -228,6 +245,7 @@ class Context {
     p.kv_unified = options.unified;
     p.n_threads = p.n_threads_batch = options.threads;
     p.flash_attn_type = options.flash ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    p.rope_freq_base = options.rope_base;
     p.type_k = options.type;
     p.type_v = options.flash ? options.type : GGML_TYPE_F16;
     context_ = llama_init_from_model(Engine::get().model(), p);
@@ -256,7 +274,7 @@ class Context {
         batch.pos[at] = next[static_cast<std::size_t>(piece.sequence)]++;
         batch.n_seq_id[at] = 1;
         batch.seq_id[at][0] = piece.sequence;
-        batch.logits[at] = all || i + 1 == piece.tokens.size();
+        batch.logits[at] = all || (piece.last && i + 1 == piece.tokens.size());
         if (batch.logits[at]) wanted.emplace_back(piece.sequence, at);
       }
     const int status = llama_decode(context_, batch);

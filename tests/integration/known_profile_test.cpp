@@ -16,7 +16,8 @@ namespace fs = std::filesystem;
 TEST(KnownProfile, IsTakenByTheDefaultPolicy) {
   const fs::path json =
       fs::temp_directory_path() / ("zeromerge-known-profile-test." + std::to_string(getpid()) + ".json");
-  const std::string command = ZEROMERGE_BIN_DIR
+  const std::string command =
+      ZEROMERGE_BIN_DIR
       "/zeromerge-generate --model " ZEROMERGE_TEST_MODEL
       " --prompt 'A profile says how the heads of a model share its cache.' --predict 2 --threads 2 --json " +
       json.string() + " >/dev/null 2>&1";

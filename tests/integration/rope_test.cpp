@@ -89,15 +89,15 @@ TEST(RopeOfLlamaCpp, TakenBackGivesTheProjection) {
     }
 }
 
-// Operators of a graph as the plug-in meets them, named after the layer whose keys they rotate.
+// The write of a layer's keys to its cells, as the plug-in meets it: what it writes has been rotated.
 class RopesSeen : public testing::Test {
  protected:
   ~RopesSeen() override {
     ggml_backend_buffer_free(buffer_);
     ggml_free(context_);
   }
-  // The operator of these parameters, whose factors are in memory.
-  ggml_tensor* op(const RopeParams& p, const std::string& name) {
+  // The write of keys that are rotated with these parameters, whose factors are in memory.
+  ggml_tensor* write(const RopeParams& p, int mode = -1, bool normed = false) {
     ggml_backend_buffer_free(buffer_);
     ggml_free(context_);
     context_ = ggml_init({std::size_t{1} << 20, nullptr, true});
@@ -107,27 +107,28 @@ class RopesSeen : public testing::Test {
     if (!p.factors.empty())
       factors = ggml_new_tensor_1d(context_, GGML_TYPE_F32, static_cast<std::int64_t>(p.factors.size()));
     ggml_tensor* y = rope_of_ggml(context_, x, at, factors, p);
-    ggml_set_name(y, name.c_str());
+    if (mode >= 0) y->op_params[2] = mode;
+    if (normed) y = ggml_rms_norm(context_, y, 1e-5f);
+    ggml_tensor* cells = ggml_new_tensor_3d(context_, GGML_TYPE_F16, 64, 32, 1);
+    ggml_tensor* to = ggml_new_tensor_1d(context_, GGML_TYPE_I64, 1);
+    ggml_tensor* op = ggml_set_rows(context_, cells, ggml_view_2d(context_, y, 64, 1, y->nb[2], 0), to);
     buffer_ = ggml_backend_alloc_ctx_tensors_from_buft(context_, ggml_backend_cpu_buffer_type());
     if (factors != nullptr)
       ggml_backend_tensor_set(factors, p.factors.data(), 0, p.factors.size() * sizeof(float));
-    return y;
+    return op;
   }
-
-  plugin::Ropes ropes_;
 
  private:
   ggml_context* context_ = nullptr;
   ggml_backend_buffer_t buffer_ = nullptr;
 };
 
-TEST_F(RopesSeen, GiveTheRotationOfTheirLayer) {
+TEST_F(RopesSeen, GiveTheRotationOfWhatIsWritten) {
   Random random(2);
   for (const RopePairs pairs : kPairs)
     for (const Case& c : cases(pairs)) {
       SCOPED_TRACE(std::string(c.name) + (pairs == RopePairs::halves ? ", halves" : ", neighbours"));
-      ropes_.see(op(c.params, "Kcur-12"));
-      const auto rope = ropes_.of(12);
+      const auto rope = plugin::rope_of_write(write(c.params), nullptr);
       ASSERT_NE(rope, nullptr);
       const std::vector<float> plain = normals(random, 64);
       std::vector<float> back = rotated_by_ggml(c.params, 64, plain, {77});
@@ -136,22 +137,17 @@ TEST_F(RopesSeen, GiveTheRotationOfTheirLayer) {
     }
 }
 
-TEST_F(RopesSeen, AreThoseOfKeysAndForgottenWhenTheyTurnIntoOthersThatAreNotKnown) {
-  ropes_.see(op({.dims = 64}, "Qcur-3"));
-  EXPECT_EQ(ropes_.of(3), nullptr);
-  ropes_.see(op({.dims = 64}, "Kcur-3"));
-  const auto first = ropes_.of(3);
+TEST_F(RopesSeen, AreKeptWhileTheyAreTheSameAndGoneWhenTheyAreNotKnown) {
+  const auto first = plugin::rope_of_write(write({.dims = 64}), nullptr);
   ASSERT_NE(first, nullptr);
-  ropes_.see(op({.dims = 64}, "Kcur-3"));
-  EXPECT_EQ(ropes_.of(3), first) << "the same again is made anew";
-  ropes_.see(op({.dims = 64, .base = 5e5}, "Kcur-3"));
-  ASSERT_NE(ropes_.of(3), nullptr);
-  EXPECT_EQ(ropes_.of(3)->params().base, 5e5);
-  EXPECT_EQ(ropes_.of(4), nullptr);
-  ggml_tensor* several = op({.dims = 64}, "Kcur-3");
-  several->op_params[2] = GGML_ROPE_TYPE_MROPE;  // several positions a token
-  ropes_.see(several);
-  EXPECT_EQ(ropes_.of(3), nullptr);
+  EXPECT_EQ(plugin::rope_of_write(write({.dims = 64}), first), first) << "the same again is made anew";
+  const auto second = plugin::rope_of_write(write({.dims = 64, .base = 5e5}), first);
+  ASSERT_NE(second, nullptr);
+  EXPECT_EQ(second->params().base, 5e5);
+  EXPECT_EQ(plugin::rope_of_write(write({.dims = 64}, GGML_ROPE_TYPE_MROPE), second), nullptr)
+      << "several positions a token";
+  EXPECT_EQ(plugin::rope_of_write(write({.dims = 64}, -1, true), second), nullptr)
+      << "what is done to keys behind the rotation is not known";
 }
 
 class RopeOfAModel : public EngineTest {};

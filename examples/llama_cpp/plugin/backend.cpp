@@ -1,98 +1,15 @@
 // The ggml backend: a device of type ACCEL whose operations are attention over llama.cpp's cache tensors and
 // the writes to them. ggml's scheduler hands these operations to it, for every architecture, as long as the
 // tensors are in host memory.
-#include <algorithm>
 #include <cstring>
-#include <mutex>
-#include <vector>
 
+#include "api.hpp"
+#include "blueprints.hpp"
 #include "ggml-backend-impl.h"
-#include "host.hpp"
-#include "ropes.hpp"
-#include "settings.hpp"
+#include "operators.hpp"
 
 namespace zeromerge::plugin {
 namespace {
-
-std::mutex hosts_mutex;
-std::vector<Host*> hosts;
-
-zeromerge_statistics read_statistics() {
-  zeromerge_statistics s{};
-  const std::lock_guard lock(hosts_mutex);
-  for (const Host* host : hosts) host->count(s);
-  Settings& settings = Settings::get();
-  s.kv_bytes_peak += settings.held.peak();
-  s.cached_calls = settings.cached_calls;
-  s.stateless_calls = settings.stateless_calls;
-  s.rebuilds = settings.rebuilds;
-  s.refusals = settings.refusals;
-  s.attention_seconds = static_cast<double>(settings.attention_nanoseconds) * 1e-9;
-  return s;
-}
-
-// ---- what a program may ask for, see plugin_api.h
-
-bool set_policy(const char* spec, char* error, size_t error_size) {
-  try {
-    Settings::get().set_policy(spec != nullptr ? spec : "");
-    return true;
-  } catch (const std::exception& e) {
-    if (error != nullptr && error_size > 0) {
-      std::strncpy(error, e.what(), error_size - 1);
-      error[error_size - 1] = '\0';
-    }
-    return false;
-  }
-}
-
-void set_reclaim(bool on) { Settings::get().set_reclaim(on); }
-
-// action(host) for every instance. False: it failed, and the last error says why.
-template <class Action>
-bool for_hosts(const Action& action) {
-  const std::lock_guard lock(hosts_mutex);
-  try {
-    for (Host* host : hosts) action(*host);
-    return true;
-  } catch (const std::exception& e) {
-    Settings::get().set_error(e.what());
-    return false;
-  }
-}
-
-bool finish_prompt() {
-  return for_hosts([](Host& host) { host.finish_prompt(); });
-}
-bool begin_second_reading() {
-  return for_hosts([](Host& host) { host.begin_second_reading(); });
-}
-bool end_second_reading() {
-  return for_hosts([](Host& host) { host.end_second_reading(); });
-}
-bool checkpoint() {
-  return for_hosts([](Host& host) { host.checkpoint(); });
-}
-bool rollback() {
-  return for_hosts([](Host& host) { host.require_checkpoint(); }) &&
-         for_hosts([](Host& host) { host.rollback(); });
-}
-
-void get_statistics(zeromerge_statistics* statistics) { *statistics = read_statistics(); }
-
-void get_heads(zeromerge_head_visitor_t visit, void* context) {
-  const std::lock_guard lock(hosts_mutex);
-  std::uint64_t streams = 0;
-  for (const Host* host : hosts) streams += host->visit_heads(visit, context, streams);
-}
-
-void reset_statistics() {
-  Settings& s = Settings::get();
-  s.cached_calls = s.stateless_calls = s.rebuilds = s.refusals = s.attention_nanoseconds = 0;
-  s.held.reset_peak();
-}
-
-const char* last_error() { return Settings::get().last_error(); }
 
 // ---- backend
 
@@ -103,10 +20,7 @@ void set_n_threads(ggml_backend_t backend, int threads) { host_of(backend)->set_
 const char* backend_name(ggml_backend_t) { return "zeromerge"; }
 
 void backend_free(ggml_backend_t backend) {
-  {
-    const std::lock_guard lock(hosts_mutex);
-    std::erase(hosts, host_of(backend));
-  }
+  remove_host(host_of(backend));
   delete host_of(backend);
   delete backend;
 }
@@ -146,10 +60,7 @@ void device_props(ggml_backend_dev_t device, ggml_backend_dev_props* props) {
 
 ggml_backend_t device_init(ggml_backend_dev_t device, const char*) {
   auto* host = new Host;
-  {
-    const std::lock_guard lock(hosts_mutex);
-    hosts.push_back(host);
-  }
+  add_host(host);
   return new ggml_backend{guid(), backend_interface(), device, host};
 }
 
@@ -160,7 +71,7 @@ ggml_backend_buffer_t device_buffer_from_host(ggml_backend_dev_t, void* data, si
 }
 
 bool device_supports_op(ggml_backend_dev_t, const ggml_tensor* op) {
-  Ropes::get().see(op);
+  Blueprints::get().see(op);
   return takes(op);
 }
 
@@ -194,20 +105,8 @@ ggml_backend_dev_t reg_device(ggml_backend_reg_t reg, size_t) {
 }
 
 void* reg_function(ggml_backend_reg_t, const char* name) {
-  const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
-  if (is("ggml_backend_set_n_threads")) return reinterpret_cast<void*>(set_n_threads);
-  if (is("zeromerge_set_policy")) return reinterpret_cast<void*>(set_policy);
-  if (is("zeromerge_set_reclaim")) return reinterpret_cast<void*>(set_reclaim);
-  if (is("zeromerge_finish_prompt")) return reinterpret_cast<void*>(finish_prompt);
-  if (is("zeromerge_begin_second_reading")) return reinterpret_cast<void*>(begin_second_reading);
-  if (is("zeromerge_end_second_reading")) return reinterpret_cast<void*>(end_second_reading);
-  if (is("zeromerge_checkpoint")) return reinterpret_cast<void*>(checkpoint);
-  if (is("zeromerge_rollback")) return reinterpret_cast<void*>(rollback);
-  if (is("zeromerge_get_statistics")) return reinterpret_cast<void*>(get_statistics);
-  if (is("zeromerge_get_heads")) return reinterpret_cast<void*>(get_heads);
-  if (is("zeromerge_reset_statistics")) return reinterpret_cast<void*>(reset_statistics);
-  if (is("zeromerge_last_error")) return reinterpret_cast<void*>(last_error);
-  return nullptr;
+  if (std::strcmp(name, "ggml_backend_set_n_threads") == 0) return reinterpret_cast<void*>(set_n_threads);
+  return api_function(name);
 }
 
 ggml_backend_reg_t registry() {

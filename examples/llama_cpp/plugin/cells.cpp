@@ -1,6 +1,7 @@
 #include "cells.hpp"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -42,7 +43,7 @@ bool element_of_type(ggml_type type, Element& element) {
   }
 }
 
-RowView cell_rows(const ggml_tensor* t, std::size_t stream, std::size_t first, std::size_t count) {
+RowView operand_rows(const ggml_tensor* t, std::size_t stream, std::size_t first, std::size_t count) {
   RowView view;
   view.data = static_cast<const char*>(t->data) + stream * t->nb[3] + first * t->nb[1];
   (void)element_of_type(t->type, view.type);
@@ -52,6 +53,35 @@ RowView cell_rows(const ggml_tensor* t, std::size_t stream, std::size_t first, s
   view.token_stride = static_cast<std::ptrdiff_t>(t->nb[1]);
   view.head_stride = static_cast<std::ptrdiff_t>(t->nb[2]);
   return view;
+}
+
+RowView cell_rows(const ggml_tensor* root, std::size_t heads, std::size_t stream, const std::size_t* cells,
+                  std::size_t count, std::vector<char>& buffer) {
+  RowView view;
+  (void)element_of_type(root->type, view.type);
+  view.tokens = count;
+  view.heads = heads;
+  view.head_dim = static_cast<std::size_t>(root->ne[0]) / heads;
+  view.token_stride = static_cast<std::ptrdiff_t>(root->nb[1]);
+  view.head_stride = static_cast<std::ptrdiff_t>(view.head_dim * element_size(view.type));
+  const char* data = static_cast<const char*>(root->data) + stream * root->nb[2];
+  view.data = data + (count != 0 ? cells[0] * root->nb[1] : 0);
+  const bool in_place = std::adjacent_find(cells, cells + count, [](std::size_t a, std::size_t b) {
+                          return b != a + 1;
+                        }) == cells + count;
+  if (in_place) return view;
+  const std::size_t row = view.head_dim * heads * element_size(view.type);
+  buffer.resize(count * row);
+  for (std::size_t i = 0; i < count; ++i)
+    std::memcpy(buffer.data() + i * row, data + cells[i] * root->nb[1], row);
+  view.data = buffer.data();
+  view.token_stride = static_cast<std::ptrdiff_t>(row);
+  return view;
+}
+
+std::size_t page_bytes() {
+  static const std::size_t bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  return bytes;
 }
 
 CellPages::CellPages(const ggml_tensor* root, std::size_t stream)
@@ -64,16 +94,18 @@ void CellPages::release(std::uintptr_t page, std::uintptr_t bytes) {
 }
 
 void CellPages::give_back_untouched() const {
-  static const char zeros[kPage] = {};
-  for (std::uintptr_t page = (data_ + kPage - 1) / kPage * kPage; page + kPage <= data_ + cells_ * row_;
-       page += kPage)
-    if (std::memcmp(reinterpret_cast<const void*>(page), zeros, kPage) == 0) release(page, kPage);
+  const std::uintptr_t size = page_bytes();
+  const std::vector<char> zeros(size, 0);
+  for (std::uintptr_t page = (data_ + size - 1) / size * size; page + size <= data_ + cells_ * row_;
+       page += size)
+    if (std::memcmp(reinterpret_cast<const void*>(page), zeros.data(), size) == 0) release(page, size);
 }
 
 bool CellPages::blank(std::size_t cell, bool in_part) const {
+  const std::uintptr_t size = page_bytes();
   const std::uintptr_t end = data_ + (cell + 1) * row_;
   for (std::uintptr_t at = end - row_; at < end;) {
-    const std::uintptr_t to = std::min(end, (at / kPage + 1) * kPage);
+    const std::uintptr_t to = std::min(end, (at / size + 1) * size);
     const bool zeros = std::all_of(reinterpret_cast<const char*>(at), reinterpret_cast<const char*>(to),
                                    [](char c) { return c == 0; });
     if (zeros == in_part) return in_part;
@@ -83,13 +115,14 @@ bool CellPages::blank(std::size_t cell, bool in_part) const {
 }
 
 std::size_t CellPages::resident_bytes() const {
-  const std::uintptr_t first = data_ / kPage * kPage;
-  const std::uintptr_t last = (data_ + cells_ * row_ + kPage - 1) / kPage * kPage;
-  std::vector<unsigned char> in_core((last - first) / kPage);
+  const std::uintptr_t size = page_bytes();
+  const std::uintptr_t first = data_ / size * size;
+  const std::uintptr_t last = (data_ + cells_ * row_ + size - 1) / size * size;
+  std::vector<unsigned char> in_core((last - first) / size);
   if (mincore(reinterpret_cast<void*>(first), last - first, in_core.data()) != 0) return cells_ * row_;
   return static_cast<std::size_t>(
              std::count_if(in_core.begin(), in_core.end(), [](unsigned char c) { return c & 1; })) *
-         kPage;
+         size;
 }
 
 }  // namespace zeromerge::plugin

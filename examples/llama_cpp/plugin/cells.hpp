@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "ggml.h"
@@ -21,8 +20,16 @@ int layer_of(const ggml_tensor* root);
 // f32, f16 or bf16, as the library names it; false: another type.
 bool element_of_type(ggml_type type, Element& element);
 
-// Rows [first, first + count) of one stream of an attention operand [dim][cells][heads][streams].
-RowView cell_rows(const ggml_tensor* operand, std::size_t stream, std::size_t first, std::size_t count);
+// Rows of an attention operand [dim][tokens][heads][streams]: tokens [first, first + count) of one stream.
+RowView operand_rows(const ggml_tensor* operand, std::size_t stream, std::size_t first, std::size_t count);
+
+// Rows of these cells of a cache tensor [row][cells][streams] of `heads` heads; in place where the cells
+// follow one another, else copied to `buffer`.
+RowView cell_rows(const ggml_tensor* root, std::size_t heads, std::size_t stream, const std::size_t* cells,
+                  std::size_t count, std::vector<char>& buffer);
+
+// Bytes of a page of memory, as the system says.
+std::size_t page_bytes();
 
 // The pages under the cells of one cache tensor and stream.
 class CellPages {
@@ -40,7 +47,6 @@ class CellPages {
   bool blank(std::size_t cell, bool in_part) const;
 
  private:
-  static constexpr std::uintptr_t kPage = 4096;
   static void release(std::uintptr_t page, std::uintptr_t bytes);
   std::uintptr_t data_;  // of the stream
   std::size_t row_;      // bytes
@@ -50,18 +56,19 @@ class CellPages {
 template <class Consumed, class Gone>
 void CellPages::give_back(std::size_t first, std::size_t last, const Consumed& consumed,
                           const Gone& gone) const {
+  const std::uintptr_t size = page_bytes();
   const std::uintptr_t end = data_ + (last + 1) * row_;
-  std::uintptr_t page = (data_ + first * row_) / kPage * kPage;
-  if (page < data_) page += kPage;
+  std::uintptr_t page = (data_ + first * row_) / size * size;
+  if (page < data_) page += size;
   std::uintptr_t run = page;  // pages [run, page) are to go
-  for (; page + kPage <= end; page += kPage) {
+  for (; page + size <= end; page += size) {
     const std::size_t from = (page - data_) / row_;
-    const std::size_t to = (page + kPage - 1 - data_) / row_;
+    const std::size_t to = (page + size - 1 - data_) / row_;
     bool all = true;
     for (std::size_t cell = from; cell <= to; ++cell) all = all && consumed(cell);
     if (!all) {
       release(run, page - run);
-      run = page + kPage;
+      run = page + size;
       continue;
     }
     for (std::size_t cell = from; cell <= to; ++cell) gone(cell);

@@ -1,6 +1,5 @@
 #include "ropes.hpp"
 
-#include <cstdlib>
 #include <cstring>
 
 #include "ggml-backend.h"
@@ -48,34 +47,36 @@ bool same(const RopeParams& a, const RopeParams& b) {
          a.original_context == b.original_context;
 }
 
-}  // namespace
-
-Ropes& Ropes::get() {
-  static Ropes ropes;
-  return ropes;
-}
-
-void Ropes::see(const ggml_tensor* op) {
-  constexpr char kName[] = "Kcur-";
-  if (op->op != GGML_OP_ROPE || std::strncmp(op->name, kName, sizeof kName - 1) != 0) return;
-  const int layer = std::atoi(op->name + sizeof kName - 1);
-  RopeParams params;
-  const bool known = read(op, params);
-  const std::lock_guard lock(mutex_);
-  std::shared_ptr<const Rope>& rope = layers_[layer];
-  if (known && rope != nullptr && same(rope->params(), params)) return;
-  rope = nullptr;
-  try {
-    if (known) rope = std::make_shared<Rope>(params, static_cast<std::size_t>(op->ne[0]));
-  } catch (const std::exception&) {
-    // Parameters that make no rotation: as if nothing were known.
+// The operator whose rows these are, seen through views and copies.
+const ggml_tensor* behind(const ggml_tensor* rows) {
+  for (;;) {
+    switch (rows->op) {
+      case GGML_OP_VIEW:
+      case GGML_OP_RESHAPE:
+      case GGML_OP_PERMUTE:
+      case GGML_OP_TRANSPOSE:
+      case GGML_OP_CONT:
+        if (rows->src[0] == nullptr) return rows;
+        rows = rows->src[0];
+        break;
+      default:
+        return rows;
+    }
   }
 }
 
-std::shared_ptr<const Rope> Ropes::of(int layer) const {
-  const std::lock_guard lock(mutex_);
-  const auto found = layers_.find(layer);
-  return found == layers_.end() ? nullptr : found->second;
+}  // namespace
+
+std::shared_ptr<const Rope> rope_of_write(const ggml_tensor* write, std::shared_ptr<const Rope> last) {
+  const ggml_tensor* op = behind(write->src[0]);
+  RopeParams params;
+  if (op->op != GGML_OP_ROPE || !read(op, params)) return nullptr;
+  if (last != nullptr && same(last->params(), params)) return last;
+  try {
+    return std::make_shared<Rope>(params, static_cast<std::size_t>(op->ne[0]));
+  } catch (const std::exception&) {
+    return nullptr;  // parameters that make no rotation: as if nothing were known
+  }
 }
 
 }  // namespace zeromerge::plugin

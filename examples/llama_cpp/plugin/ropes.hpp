@@ -1,29 +1,16 @@
-// The model's rotations, as the plug-in sees them pass: the engine asks of every operator whether the plug-in
-// takes it, and the one that rotates a layer's keys carries all parameters.
+// The rotation of a layer's keys, read off the operator that computes them.
 #pragma once
 
-#include <map>
 #include <memory>
-#include <mutex>
 
 #include "ggml.h"
 #include "zeromerge/core/rope.hpp"
 
 namespace zeromerge::plugin {
 
-class Ropes {
- public:
-  static Ropes& get();
-
-  // Takes note of an operator if it rotates a layer's keys ("Kcur-<layer>") in a way the library knows.
-  void see(const ggml_tensor* op);
-
-  // Of a layer; null if nothing is known of it.
-  std::shared_ptr<const Rope> of(int layer) const;
-
- private:
-  mutable std::mutex mutex_;
-  std::map<int, std::shared_ptr<const Rope>> layers_;
-};
+// What rotates the rows that `write` (a SET_ROWS on a layer's keys) puts into the cells; null where they are
+// not rotated, or by something the library does not know. `last`: what was read before, which is returned if
+// it is the same.
+std::shared_ptr<const Rope> rope_of_write(const ggml_tensor* write, std::shared_ptr<const Rope> last);
 
 }  // namespace zeromerge::plugin

@@ -46,9 +46,12 @@ void Settings::set_policy(const std::string& spec) {
   policy_ = spec;
 }
 
-void Settings::set_error(const std::string& text) {
-  const std::lock_guard lock(mutex_);
-  error_ = text;
+namespace {
+thread_local std::string error;
 }
+
+void Settings::set_error(const std::string& text) { error = text; }
+
+const char* Settings::last_error() { return error.c_str(); }
 
 }  // namespace zeromerge::plugin

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "plugin_api.h"
+#include "reasons.hpp"
 
 namespace zeromerge::plugin {
 
@@ -45,8 +46,9 @@ class Settings {
   bool reclaim() const { return reclaim_.load(); }
   void set_reclaim(bool on) { reclaim_.store(on); }
 
-  void set_error(const std::string& text);
-  const char* last_error() const { return error_.c_str(); }
+  // Why the calling thread's last call failed; each thread has its own.
+  static void set_error(const std::string& text);
+  static const char* last_error();
 
   HeldBytes held;
   std::atomic<uint64_t> cached_calls{0};
@@ -54,12 +56,12 @@ class Settings {
   std::atomic<uint64_t> rebuilds{0};
   std::atomic<uint64_t> refusals{0};
   std::atomic<uint64_t> attention_nanoseconds{0};
+  Reasons reasons;
 
  private:
   Settings();
   mutable std::mutex mutex_;
   std::string policy_;
-  std::string error_;
   std::atomic<bool> reclaim_{false};
 };
 

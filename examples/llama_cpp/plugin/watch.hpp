@@ -21,6 +21,8 @@ class Watch {
   void wrote(const ggml_tensor* k_root, std::size_t row);
   bool watches(const ggml_tensor* k_root) const { return k_root->data == data_; }
   const void* data() const { return data_; }
+  // Whether a graph has written the cell, or it has been accepted.
+  bool knows(std::size_t stream, std::size_t cell) const { return known_[stream * cells_ + cell] != 0; }
 
   // Compares these cells of a stream, except those that are `gone` ([cells] of the stream), with what was
   // last known of them.

@@ -51,6 +51,8 @@ class AnyLayer {
   virtual void set_sink_logits(std::span<const float> sinks) = 0;
   virtual void clear() = 0;
   virtual bool can_truncate() const = 0;
+  virtual bool can_truncate(std::size_t tokens) const = 0;
+  virtual std::size_t can_take_back() const = 0;
   virtual void truncate(std::size_t tokens) = 0;
   virtual std::unique_ptr<AnyCheckpoint> checkpoint() const = 0;
   virtual void rollback(const AnyCheckpoint& checkpoint) = 0;
@@ -76,6 +78,9 @@ class AnyCache {
   virtual AnyLayer& layer(std::size_t layer, std::size_t sequence = 0) = 0;
   virtual void finish_prompt(std::size_t sequence = 0) = 0;
   virtual void clear(std::size_t sequence = 0) = 0;
+  // A sequence without all but its first `tokens`, in all layers or none; see KvCache::truncate.
+  virtual bool can_truncate(std::size_t tokens, std::size_t sequence = 0) const = 0;
+  virtual void truncate(std::size_t tokens, std::size_t sequence = 0) = 0;
   // A sequence in all layers as it is now, and back to it, or forked into another; see KvCache::rollback.
   std::vector<std::unique_ptr<AnyCheckpoint>> checkpoint(std::size_t sequence = 0) {
     std::vector<std::unique_ptr<AnyCheckpoint>> all;
@@ -152,6 +157,8 @@ class LayerAdapter final : public AnyLayer {
   void set_sink_logits(std::span<const float> sinks) override { layer_.set_sink_logits(sinks); }
   void clear() override { layer_.clear(); }
   bool can_truncate() const override { return layer_.can_truncate(); }
+  bool can_truncate(std::size_t tokens) const override { return layer_.can_truncate(tokens); }
+  std::size_t can_take_back() const override { return layer_.can_take_back(); }
   void truncate(std::size_t tokens) override { layer_.truncate(tokens); }
   std::unique_ptr<AnyCheckpoint> checkpoint() const override {
     return std::make_unique<CheckpointAdapter<P>>(layer_);
@@ -202,6 +209,10 @@ class CacheAdapter final : public AnyCache {
   }
   void finish_prompt(std::size_t sequence) override { cache_.finish_prompt(sequence); }
   void clear(std::size_t sequence) override { cache_.clear(sequence); }
+  bool can_truncate(std::size_t tokens, std::size_t sequence) const override {
+    return cache_.can_truncate(tokens, sequence);
+  }
+  void truncate(std::size_t tokens, std::size_t sequence) override { cache_.truncate(tokens, sequence); }
   void rollback(const std::vector<std::unique_ptr<AnyCheckpoint>>& checkpoint,
                 std::size_t sequence) override {
     std::vector<const typename KvCache<P>::CheckpointType*> layers;

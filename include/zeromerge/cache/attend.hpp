@@ -1,5 +1,5 @@
-// Attention of one token over the heads of one layer. The work is split into items that do not depend on the
-// number of threads, (kv head, segment of kSegment entries), whose partial (maximum, sum, out) combine
+// Attention of decoded tokens over the heads of one layer. The work is split into items that do not depend on
+// the number of threads, (kv head, segment of kSegment entries), whose partial (maximum, sum, out) combine
 // exactly.
 #pragma once
 
@@ -59,16 +59,29 @@ void stack_rows(const LayerView<H>& layer, const RowView& q, std::size_t h, std:
 
 // ---- decode
 
-template <class H>
+// The output rows from token `first` on.
+inline OutView rows_of(OutView out, std::size_t first) noexcept {
+  out.data = out.row(first, 0);
+  out.tokens -= first;
+  return out;
+}
+
+inline constexpr std::size_t segments_of(std::size_t entries) noexcept {
+  return (entries + kernels::kSegment - 1) / kernels::kSegment;
+}
+
+// Where a call's steps leave what they compute, with room for the largest of them.
 struct DecodePlan {
   std::size_t group;
   std::size_t q_stride;
+  float* queries;                    // [kv_heads][group][q_stride] of the step
   std::vector<std::size_t>& offset;  // [kv_heads + 1] segments before each head
   float* logits;                     // per head [group][padded entries], heads one after another
   std::vector<std::size_t>& row;     // [kv_heads] where a head's logits start
   float* out;                        // [segments][group][row_size]
   float* maximum;                    // [segments][group]
   float* sum;                        // [segments][group]
+  bool apart;                        // heads do not keep step with one another
 };
 
 // Held by a layer, so that a step allocates nothing.
@@ -76,8 +89,9 @@ struct DecodeScratch {
   std::vector<std::size_t> offset{}, row{};  // see DecodePlan
 };
 
+// For steps during which heads grow by `tokens` entries, as far as they have room.
 template <class H>
-DecodePlan<H> plan_decode(const LayerView<H>& layer, DecodeScratch& scratch) {
+DecodePlan plan_decode(const LayerView<H>& layer, DecodeScratch& scratch, std::size_t tokens) {
   auto& [offset, row] = scratch;
   const std::size_t heads = layer.heads.size();
   const std::size_t group = layer.group();
@@ -85,26 +99,35 @@ DecodePlan<H> plan_decode(const LayerView<H>& layer, DecodeScratch& scratch) {
   row.assign(heads, 0);
   std::size_t floats = 0;
   for (std::size_t h = 0; h < heads; ++h) {
-    const std::size_t n = layer.heads[h].size();
-    offset[h + 1] = offset[h] + (n + kernels::kSegment - 1) / kernels::kSegment;
+    const H& head = layer.heads[h];
+    const std::size_t n = std::max(head.size(), std::min(head.size() + tokens, head.capacity()));
+    offset[h + 1] = offset[h] + segments_of(n);
     row[h] = floats;
     floats += group * kernels::round_up(n, kernels::kTile);
   }
   const std::size_t parts = offset[heads] * group;
   Workspace& w = layer.workspace;
+  float* queries = w.floats(Workspace::queries, heads * group * layer.q_stride());
   float* sums = w.floats(Workspace::partial_sum, 2 * parts);
-  return {group,  layer.q_stride(),
-          offset, w.floats(Workspace::logits, floats),
-          row,    w.floats(Workspace::partial_out, parts * layer.heads[0].row_size()),
-          sums,   sums + parts};
+  return {group,
+          layer.q_stride(),
+          queries,
+          offset,
+          w.floats(Workspace::logits, floats),
+          row,
+          w.floats(Workspace::partial_out, parts * layer.heads[0].row_size()),
+          sums,
+          sums + parts,
+          false};
 }
 
 // One segment of one head: logits become 2^(logit - maximum), the output is not yet divided by the sum. Each
 // product fetches its own rows a little ahead, and at its end the beginning of what the next one reads.
 template <class H>
-void attend_segment(const LayerView<H>& layer, const DecodePlan<H>& plan, const float* q, std::size_t h,
+void attend_segment(const LayerView<H>& layer, const DecodePlan& plan, std::size_t h,
                     std::size_t segment) noexcept {
   const H& head = layer.heads[h];
+  const float* q = plan.queries + h * plan.group * plan.q_stride;
   const std::size_t first = segment * kernels::kSegment;
   const std::size_t n = std::min(kernels::kSegment, head.size() - first);
   const std::size_t padded = kernels::round_up(head.size(), kernels::kTile);
@@ -126,7 +149,8 @@ void attend_segment(const LayerView<H>& layer, const DecodePlan<H>& plan, const 
     plan.sum[part + g] = kernels::exponentials(logits + g * padded, n, scale, layer.geometry.logit_softcap,
                                                bias, plan.maximum[part + g]);
   const std::size_t next = first + kernels::kSegment;
-  const H& upcoming = next < head.size() || h + 1 == layer.heads.size() ? head : layer.heads[h + 1];
+  const bool last = next < head.size() || h + 1 == layer.heads.size() || plan.apart;
+  const H& upcoming = last ? head : layer.heads[h + 1];
   const void* ahead = upcoming.keys().visit(
       [&](const auto& keys) { return kernels::address(keys, next < head.size() ? next : 0); });
   head.values().visit([&](const auto& values) {
@@ -138,10 +162,10 @@ void attend_segment(const LayerView<H>& layer, const DecodePlan<H>& plan, const 
 // Adds up a head's segments: writes the output rows (and lse [query_heads] unless null) and leaves
 // factor[g][segment] = what turns a stored exponential into a probability in plan.maximum.
 template <class H>
-void combine_segments(const LayerView<H>& layer, const DecodePlan<H>& plan, std::size_t h, const OutView& out,
+void combine_segments(const LayerView<H>& layer, const DecodePlan& plan, std::size_t h, const OutView& out,
                       float* lse) noexcept {
   const H& head = layer.heads[h];
-  const std::size_t segments = plan.offset[h + 1] - plan.offset[h];
+  const std::size_t segments = segments_of(head.size());
   alignas(64) float row[kMaxHeadDim];
   for (std::size_t g = 0; g < plan.group; ++g) {
     const auto part = [&](std::size_t s) { return (plan.offset[h] + s) * plan.group + g; };
@@ -168,7 +192,7 @@ void combine_segments(const LayerView<H>& layer, const DecodePlan<H>& plan, std:
 
 // score <- decay * score + probabilities summed over the group.
 template <class H>
-void add_probabilities(const LayerView<H>& layer, const DecodePlan<H>& plan, std::size_t h,
+void add_probabilities(const LayerView<H>& layer, const DecodePlan& plan, std::size_t h,
                        float decay) noexcept {
   const H& head = layer.heads[h];
   const std::size_t padded = kernels::round_up(head.size(), kernels::kTile);
@@ -178,31 +202,69 @@ void add_probabilities(const LayerView<H>& layer, const DecodePlan<H>& plan, std
                            plan.maximum + (plan.offset[h] + s) * plan.group, plan.group);
 }
 
+// A head's queries of token `t`, made ready for its keys.
+template <class H>
+void prepare_queries(const LayerView<H>& layer, const DecodePlan& plan, const RowView& q, std::size_t t,
+                     std::size_t h) noexcept {
+  float* rows = plan.queries + h * plan.group * plan.q_stride;
+  stack_rows(layer, q, h, t * plan.group, plan.group, rows);
+  layer.heads[h].keys().visit(
+      [&](const auto& keys) { kernels::prepare(rows, plan.q_stride, plan.group, keys); });
+}
+
+// Whether so many steps are worth waking threads for.
+template <class H>
+bool is_large(const LayerView<H>& layer, std::size_t tokens) noexcept {
+  std::size_t entries = 0;
+  for (const auto& head : layer.heads) entries += head.size();
+  return 2 * tokens * entries * layer.group() * layer.geometry.head_dim >= kDecodeFrom;
+}
+
 // One token's attention, split over heads and segments: writes out and, unless null, lse [query_heads]. Then
 // after(plan, head) for every head, in parallel.
 template <class H, class After>
-void attend_token(const LayerView<H>& layer, const RowView& q, const OutView& out, float* lse,
-                  DecodeScratch& scratch, const After& after) {
-  const std::size_t group = layer.group();
-  const std::size_t heads = layer.heads.size();
-  const std::size_t stride = group * layer.q_stride();
-  float* stacked = layer.workspace.floats(Workspace::queries, heads * stride);
-  for (std::size_t h = 0; h < heads; ++h) stack_rows(layer, q, h, 0, group, stacked + h * stride);
-  const auto plan = plan_decode(layer, scratch);
-  layer.heads[0].keys().visit([&](const auto& keys) {
-    kernels::prepare(stacked, layer.q_stride(), layer.geometry.query_heads, keys);
-  });
-  std::size_t entries = 0;
-  for (const auto& head : layer.heads) entries += head.size();
-  const bool large = 2 * entries * group * layer.geometry.head_dim >= kDecodeFrom;
+void attend_token(const LayerView<H>& layer, const DecodePlan& plan, const RowView& q, const OutView& out,
+                  float* lse, const After& after) {
+  for (std::size_t h = 0; h < layer.heads.size(); ++h) prepare_queries(layer, plan, q, 0, h);
+  const bool large = is_large(layer, 1);
+  // Items are those of the plan, which may have room for more segments than there are.
   run_items(layer.executor, large, plan.offset.back(), [&](std::size_t item) {
     std::size_t h = 0;
     while (plan.offset[h + 1] <= item) ++h;
-    attend_segment(layer, plan, stacked + h * stride, h, item - plan.offset[h]);
+    const std::size_t segment = item - plan.offset[h];
+    if (segment < segments_of(layer.heads[h].size())) attend_segment(layer, plan, h, segment);
   });
-  run_items(layer.executor, large, heads, [&](std::size_t h) {
+  run_items(layer.executor, large, layer.heads.size(), [&](std::size_t h) {
     combine_segments(layer, plan, h, out, lse);
     after(plan, h);
+  });
+}
+
+// Tokens one after another: before(head, token), the token's attention over the head, after(plan, head,
+// token). Heads go through them side by side, so that what a head holds stays in a core's cache from token to
+// token and threads wait for one another once; where a single step is large enough to be shared out by
+// segments, token by token. The same bits either way.
+template <class H, class Before, class After>
+void attend_tokens(const LayerView<H>& layer, DecodePlan plan, const RowView& q, const OutView& out,
+                   const Before& before, const After& after) {
+  const std::size_t heads = layer.heads.size();
+  if (q.tokens == 1 || (is_large(layer, 1) && plan.offset.back() > heads)) {
+    for (std::size_t t = 0; t < q.tokens; ++t) {
+      for (std::size_t h = 0; h < heads; ++h) before(h, t);
+      attend_token(layer, plan, q.slice(t, 1), rows_of(out, t), nullptr,
+                   [&](const DecodePlan& p, std::size_t h) { after(p, h, t); });
+    }
+    return;
+  }
+  plan.apart = true;
+  run_items(layer.executor, is_large(layer, q.tokens), heads, [&](std::size_t h) {
+    for (std::size_t t = 0; t < q.tokens; ++t) {
+      before(h, t);
+      prepare_queries(layer, plan, q, t, h);
+      for (std::size_t s = 0; s < segments_of(layer.heads[h].size()); ++s) attend_segment(layer, plan, h, s);
+      combine_segments(layer, plan, h, rows_of(out, t), nullptr);
+      after(plan, h, t);
+    }
   });
 }
 

@@ -118,6 +118,28 @@ class KvCache {
     for (std::size_t l = 0; l < geometry().layers; ++l) layer(l, sequence).clear();
   }
 
+  // A sequence without all but its first `tokens`, in all layers; see LayerCache::truncate. All layers forget
+  // them or, on Error, none. Layers that have fewer of the newest tokens than others (a step that was given
+  // up half way) end up alike. Where one can only go back to its prompt all do.
+  bool can_truncate(std::size_t tokens, std::size_t sequence = 0) const {
+    return way_back(tokens, sequence) != WayBack::none;
+  }
+  void truncate(std::size_t tokens, std::size_t sequence = 0) {
+    const WayBack way = way_back(tokens, sequence);
+    for (std::size_t l = 0; l < geometry().layers; ++l)
+      if (way == WayBack::none && !layer(l, sequence).can_truncate(tokens))
+        layer(l, sequence).truncate(tokens);
+    if (way == WayBack::none)
+      fail("truncate: asked to keep ", tokens,
+           " tokens; some layers can only take tokens back within their "
+           "window (rollback=), some only go back to their prompt; read the tokens to keep again");
+    for (std::size_t l = 0; l < geometry().layers; ++l)
+      if (way == WayBack::newest)
+        layer(l, sequence).truncate(tokens);
+      else
+        layer(l, sequence).reopen(tokens);
+  }
+
   // A sequence in all layers as it is now, and back to it, or forked into another sequence; see
   // LayerCache::rollback. All layers go back or, on Error and std::bad_alloc, none.
   using CheckpointType = Checkpoint<typename LayerCache<P>::HeadType>;
@@ -169,6 +191,19 @@ class KvCache {
   const void* identity() const noexcept { return context_->ledger.get(); }
 
  private:
+  // How a sequence forgets its newest tokens: within every layer's window, or its prompt goes on from there.
+  enum class WayBack { none, newest, prompt };
+  WayBack way_back(std::size_t tokens, std::size_t sequence) const {
+    bool newest = true, prompt = true;
+    for (std::size_t l = 0; l < geometry().layers; ++l) {
+      const LayerCache<P>& at = layer(l, sequence);
+      if (tokens > at.tokens()) return WayBack::none;
+      newest = newest && at.tokens() - tokens <= at.can_take_back();
+      prompt = prompt && at.can_truncate();
+    }
+    return newest ? WayBack::newest : prompt ? WayBack::prompt : WayBack::none;
+  }
+
   std::size_t place(std::size_t number, std::size_t sequence) const {
     if (number >= geometry().layers || sequence >= sequences_)
       fail("cache: it has ", geometry().layers, " layers and ", sequences_, " sequences, asked for layer ",

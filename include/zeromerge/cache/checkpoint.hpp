@@ -1,6 +1,6 @@
 // What a layer held at one moment, copied: its entries as they are stored, what the policy keeps beside them,
-// the queries of a prompt that had not ended and what a second reading of it has found. A copy and no record
-// of changes, so entries that leave later come back.
+// the queries of a prompt that had not ended and what a second reading of it has found, and what taking
+// tokens back needs. A copy and no record of changes, so entries that leave later come back.
 #pragma once
 
 #include <cstddef>
@@ -17,6 +17,14 @@
 
 namespace zeromerge {
 
+// How far a layer has come.
+struct LayerProgress {
+  std::size_t tokens;    // that it has seen
+  std::size_t opened;    // of them before the newest prompt
+  std::size_t unscored;  // the newest that the scores still lack
+  bool in_prompt;
+};
+
 template <class P>
 class LayerCache;
 
@@ -27,7 +35,7 @@ class Checkpoint {
  public:
   Checkpoint(std::shared_ptr<ByteLedger> ledger, std::size_t layer, std::span<const H> heads,
              const std::vector<HeadState>& states, const QueryRows& queries, const SecondReading& second,
-             const BudgetShare& budget_share, std::size_t tokens, std::size_t unscored, bool in_prompt)
+             const BudgetShare& budget_share, const LayerProgress& progress)
       : ledger_(std::move(ledger)),
         layer_(layer),
         heads_(heads.begin(), heads.end()),
@@ -35,9 +43,7 @@ class Checkpoint {
         queries_(queries),
         second_(second),
         budget_share_(budget_share),
-        tokens_(tokens),
-        unscored_(unscored),
-        in_prompt_(in_prompt) {}
+        progress_(progress) {}
 
   // Explicit, for it is never wanted by the way.
   explicit Checkpoint(const Checkpoint&) = default;
@@ -49,9 +55,7 @@ class Checkpoint {
     return ledger == ledger_ && layer == layer_;
   }
   std::size_t layer() const noexcept { return layer_; }
-  std::size_t tokens() const noexcept { return tokens_; }      // that the layer had seen
-  std::size_t unscored() const noexcept { return unscored_; }  // of them the scores still lack
-  bool in_prompt() const noexcept { return in_prompt_; }
+  std::size_t tokens() const noexcept { return progress_.tokens; }  // that the layer had seen
   std::span<const H> heads() const noexcept { return heads_; }
   const std::vector<HeadState>& states() const noexcept { return states_; }
   const QueryRows& queries() const noexcept { return queries_; }
@@ -80,9 +84,7 @@ class Checkpoint {
   QueryRows queries_;
   SecondReading second_;
   BudgetShare budget_share_;
-  std::size_t tokens_;
-  std::size_t unscored_;
-  bool in_prompt_;
+  LayerProgress progress_;
 };
 
 }  // namespace zeromerge

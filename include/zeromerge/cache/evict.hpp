@@ -48,20 +48,29 @@ struct HeadState {
   }
 };
 
-// Room for one entry more and, while the head is below its capacity, for a spare slot; in steps, so that few
-// tokens allocate.
+// Room for the entries of `tokens` more, when the head's division may have grown to `grown`, and, while it is
+// below its capacity, for a spare slot; in steps, so that few tokens allocate. Throws std::bad_alloc with
+// nothing changed that matters.
 template <class H>
-void reserve_for_decode(H& head, const HeadState& state) {
-  const std::size_t capacity = state.division.capacity;
+void reserve_for_decode(H& head, const HeadState& state, const Division& grown, std::size_t tokens) {
+  const std::size_t capacity = grown.capacity;
   // A head that grows is given room a tile at a time.
-  const std::size_t most = capacity == kUnlimited     ? kUnlimited
-                           : state.division.mean != 0 ? kernels::round_up(capacity + 1, kernels::kTile)
-                                                      : capacity + 1;
-  // Rows wait for their group until the head is full; from then on only those that never join one do.
-  const bool fills = head.packs_late() && head.size() == capacity && !state.ring;
-  if (head.capacity() >= std::min(head.size() + 2, most) && !fills) return;
-  head.settle(std::min(head.size() + 2 + std::clamp<std::size_t>(head.size() / 8, 16, 512), most),
-              loose_rows(state.division));
+  const std::size_t most = capacity == kUnlimited ? kUnlimited
+                           : grown.mean != 0      ? kernels::round_up(capacity + 1, kernels::kTile)
+                                                  : capacity + 1;
+  const LooseRows loose[] = {loose_rows(state.division), loose_rows(grown)};
+  const std::size_t wanted = std::min(head.size() + tokens + 1, most);
+  // Rows wait for their group until the head is full; from then on only those that never join one do, once
+  // none that has joined one can be taken back.
+  const auto tight = [&] {
+    return !head.log().holds(UndoLog::Kind::keys_packed, UndoLog::Kind::values_packed);
+  };
+  const bool spares = head.packs_late() && head.size() == capacity && head.spares(most, loose) && tight();
+  const std::size_t spare = std::clamp<std::size_t>(head.size() / 8, 16, 512);
+  if (head.capacity() < wanted || spares)
+    head.make_room(std::min(wanted + spare, most), loose, tight());
+  else if (head.packs_late() && head.lacks(loose))
+    head.make_room(head.capacity(), loose, tight());
 }
 
 namespace detail {
@@ -266,7 +275,8 @@ void evict(const P& policy, H& head, HeadState& state, std::size_t tokens) noexc
     if (!reference && worth(oldest) < worth(victim)) victim = oldest;
     if (state.residuals != 0) policy.merge.fold(head, victim, d.sinks, state.residuals, policy.score);
     head.move(oldest, victim);
-    head.move(newest + i, oldest);
+    head.move_over(newest + i, oldest, victim);
+    if (i + 1 < policy.areas.block) head.keep(newest + i, oldest);
     state.ring_next = (state.ring_next + 1) % places;
   }
   head.cut(newest);

@@ -26,17 +26,6 @@ inline bool grows(const HeadState& state, std::size_t mean) noexcept {
 
 namespace detail {
 
-// Turns the entries of slots [first, first + places) so that the one at `next` comes first, in place.
-template <class H>
-void rotate_entries(H& head, std::size_t first, std::size_t places, std::size_t next) noexcept {
-  const auto reverse = [&](std::size_t from, std::size_t to) {
-    for (; from + 1 < to; ++from) head.exchange(first + from, first + --to);
-  };
-  reverse(0, next);
-  reverse(next, places);
-  reverse(0, places);
-}
-
 // Puts a turned ring in the order of arrival without taking memory. False: its entries lie in groups, where
 // changing places would round them again; it is in order when it has turned full circle.
 template <class P, class H>
@@ -46,7 +35,7 @@ bool line_up(const P& policy, H& head, HeadState& state) noexcept {
   const std::size_t first = state.division.capacity - state.division.slack - places;
   if (state.ring_next != 0) {
     if (first < head.exact_from()) return false;
-    rotate_entries(head, first, places, state.ring_next);
+    head.rotate(first, places, state.ring_next);
   }
   state.ring = false;
   state.ring_next = 0;
@@ -55,18 +44,27 @@ bool line_up(const P& policy, H& head, HeadState& state) noexcept {
 
 }  // namespace detail
 
+// The division that a head has when all heads have `mean` entries on average: its own as long as it is not
+// due to grow.
+template <class P>
+Division grown(const P& policy, const HeadState& state, std::size_t mean) noexcept {
+  if (!grows(state, mean)) return state.division;
+  const Filling filling{mean};
+  Division d = division_of(policy, capacity_for(state, mean), state.division.by_mean ? &filling : nullptr);
+  if (!d.possible()) return state.division;
+  if (policy.gated) d.residual = std::min(d.residual, state.division.residual);  // see keep_better
+  d.precise = state.division.precise;
+  d.mean = mean;
+  return d;
+}
+
 // Before a token comes: gives a head that grows() its new division. Until it is full again it takes tokens as
 // it did before it was full for the first time. Takes no memory.
 template <class P, class H>
 void grow(const P& policy, H& head, HeadState& state, std::size_t mean) noexcept {
-  if (!grows(state, mean)) return;
-  const Filling filling{mean};
-  Division d = division_of(policy, capacity_for(state, mean), state.division.by_mean ? &filling : nullptr);
-  if (!d.possible() || !detail::line_up(policy, head, state)) return;
-  if (policy.gated) d.residual = std::min(d.residual, state.division.residual);  // see keep_better
-  d.precise = state.division.precise;
-  d.mean = mean;
-  state.division = d;
+  const Division division = grown(policy, state, mean);
+  if (division.mean == state.division.mean || !detail::line_up(policy, head, state)) return;
+  state.division = division;
 }
 
 }  // namespace zeromerge

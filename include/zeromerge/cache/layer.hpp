@@ -22,8 +22,12 @@
 #include "zeromerge/cache/prompt_end.hpp"
 #include "zeromerge/cache/second_reading.hpp"
 #include "zeromerge/cache/tail_score.hpp"
+#include "zeromerge/cache/undo.hpp"
 
 namespace zeromerge {
+
+template <class P>
+class KvCache;
 
 template <class P>
 class LayerCache {
@@ -77,11 +81,7 @@ class LayerCache {
   // attention. Until later queries see them their score is 0.
   void extend(const RowView& k, const RowView& v) {
     check_entries(k, v, k.tokens);
-    for (std::size_t h = 0; h < heads_.size(); ++h) {
-      straighten(context_->policy, heads_[h], states_[h]);
-      heads_[h].reserve(heads_[h].size() + k.tokens);
-    }
-    in_prompt_ = true;
+    open_prompt(k.tokens);
     bring_scores_up();
     queries_.clear();  // those kept are no longer the newest tokens'
     append(k, v);
@@ -140,6 +140,7 @@ class LayerCache {
       share = detail::share_of(context_->policy.budget, query, capacities, ratings.for_budget,
                                mean_of(context_->policy.budget, query) * context_->heads());
     bring_scores_up();
+    for (auto& head : heads_) head.keep_nothing();
     detail::end_prompt(prompt_layer(), std::span<const Division>(divisions), ratings);
     take_share(std::move(share));
     queries_.clear();
@@ -167,21 +168,35 @@ class LayerCache {
     second_.end();
   }
 
-  // Takes one token and writes its attention over everything held, itself included. Shapes as in prefill with
-  // tokens = 1.
+  // Takes tokens one after another, one at least, and writes the attention of each over everything held then,
+  // itself included: outputs and what is kept are, bit for bit, those of one call for each of them (drafts
+  // that a model verifies together). The first ends a prompt. Shapes as in prefill. Throws Error, with
+  // nothing changed, on wrong shapes, on values that are not finite or not storable, and if the budget is
+  // impossible for the prompt.
   void decode(const RowView& q, const RowView& k, const RowView& v, const OutView& out) {
     for (const auto& head : heads_) head.expect_one();
-    check(q, k, v, out, 1);
+    if (q.tokens == 0) fail("decode: it takes one token at least, got none");
+    check(q, k, v, out, q.tokens);
     if (in_prompt_) finish_with_others();
-    follow_tokens(tokens_ + 1);
-    for (std::size_t h = 0; h < heads_.size(); ++h) reserve_for_decode(heads_[h], states_[h]);
-    append(k, v);
-    attend_heads(q, out, nullptr, [&](const auto& layer, const auto& plan, std::size_t h) {
-      if constexpr (P::ScoreType::needs_probabilities)
-        detail::add_probabilities(layer, plan, h, context_->policy.score.decay());
-      if constexpr (ranks<typename P::ScoreType>()) evict(context_->policy, heads_[h], states_[h], tokens_);
-      heads_[h].pack();
-    });
+    make_room_for(q.tokens);
+    const auto layer = view();
+    const auto plan = detail::plan_decode(layer, scratch_, q.tokens);
+    const std::size_t first = tokens_;
+    detail::attend_tokens(
+        layer, plan, q, out,
+        [&](std::size_t h, std::size_t t) {
+          begin_token(h, first + t + 1, q.tokens - t);
+          append_row(k, v, h, t, first + t);
+        },
+        [&](const detail::DecodePlan& p, std::size_t h, std::size_t t) {
+          if constexpr (P::ScoreType::needs_probabilities)
+            detail::add_probabilities(layer, p, h, context_->policy.score.decay());
+          if constexpr (ranks<typename P::ScoreType>())
+            evict(context_->policy, heads_[h], states_[h], first + t + 1);
+          heads_[h].pack(loose_rows(states_[h].division));
+          heads_[h].log().end();
+        });
+    tokens_ += q.tokens;
   }
 
   // Attention of one token's queries over everything held, which changes nothing: q
@@ -191,7 +206,9 @@ class LayerCache {
   void attend(const RowView& q, const OutView& out, float* lse = nullptr) {
     detail::check_queries(shape_, q, out, 1);
     if (tokens_ == 0) fail("attend: the cache is empty; give it a prompt first");
-    attend_heads(q, out, lse, [](const auto&, const auto&, std::size_t) {});
+    const auto layer = view();
+    const auto plan = detail::plan_decode(layer, scratch_, 0);
+    detail::attend_token(layer, plan, q, out, lse, [](const detail::DecodePlan&, std::size_t) {});
   }
 
   void clear() noexcept {
@@ -200,10 +217,14 @@ class LayerCache {
     queries_.clear();
     second_.clear();
     budget_share_ = {};
-    tokens_ = unscored_ = 0;
+    tokens_ = unscored_ = opened_ = 0;
     in_prompt_ = true;
   }
 
+  // Whether truncate(tokens) is possible.
+  bool can_truncate(std::size_t tokens) const noexcept {
+    return tokens <= tokens_ && (tokens_ - tokens <= can_take_back() || can_truncate());
+  }
   // Nothing has been folded, dropped or set aside for merging yet, so the cache can go back to any earlier
   // length.
   bool can_truncate() const noexcept {
@@ -212,30 +233,37 @@ class LayerCache {
            std::all_of(heads_.begin(), heads_.end(),
                        [&](const HeadType& head) { return head.size() == tokens_; });
   }
+  // The newest tokens that can be taken back, whatever has left: of a prompt that has not ended its own (in
+  // bounded mode none); after that at most Areas::rollback, the decoded ones and, behind them, those of the
+  // prompt that stand for themselves among the last entries of every head.
+  std::size_t can_take_back() const noexcept {
+    if (in_prompt_) return context_->policy.bounded ? 0 : tokens_ - opened_;
+    std::size_t most = context_->policy.areas.rollback;
+    for (std::size_t h = 0; h < heads_.size(); ++h)
+      most = detail::can_take_back(heads_[h], states_[h], tokens_, most);
+    return most;
+  }
 
-  // Forgets all but the first `tokens`. Throws Error if entries have been folded. The queries of tokens that
-  // are forgotten keep their part in the scores.
+  // Forgets all but the first `tokens`. Within can_take_back() of an ended prompt it stays ended, entries
+  // that these tokens made are gone and what left for them is back, bit for bit: keys, values, masses,
+  // positions and what decides who leaves next. Scores too, for tokens of the newest decode call; beyond it
+  // the queries that are forgotten keep their part in them. (A policy without scores goes back to every bit.)
+  // Of a prompt's own tokens the entries go; in q4 those of their group that stay are kept in 8 bits from
+  // then on. Nothing is allocated and nothing fails. Otherwise, if can_truncate(), the prompt goes on from
+  // there; memory is given back, and the queries of tokens that are forgotten keep their part in the scores.
+  // Throws Error, with nothing changed, where neither is possible.
   void truncate(std::size_t tokens) {
     if (tokens > tokens_) fail("truncate: the layer holds ", tokens_, " tokens, asked to keep ", tokens);
-    if (!can_truncate())
-      fail("truncate: entries have been folded; the past of ", tokens_, " tokens is no longer there");
-    for (auto& head : heads_) head.truncate(tokens);
-    const std::size_t read = std::min(tokens_, second_.begun());  // a second reading keeps no queries
-    const std::size_t dropped = read - std::min(tokens, read);
-    queries_.drop_last(dropped);
-    unscored_ -= std::min(unscored_, dropped);
-    second_.truncate(tokens);
-    budget_share_ = {};
-    tokens_ = tokens;
-    in_prompt_ = true;
+    if (tokens == tokens_) return;
+    if (!can_truncate(tokens)) refuse_to_truncate(tokens);
+    if (!in_prompt_ && tokens_ - tokens <= can_take_back()) return drop_newest(tokens_ - tokens);
+    reopen(tokens);
   }
 
   // What the layer holds now. Throws std::bad_alloc.
   Checkpoint<HeadType> checkpoint() const {
-    return {context_->ledger, index(),  std::span<const HeadType>(heads_),
-            states_,          queries_, second_,
-            budget_share_,    tokens_,  unscored_,
-            in_prompt_};
+    return {context_->ledger, index(),       std::span<const HeadType>(heads_),        states_, queries_,
+            second_,          budget_share_, {tokens_, opened_, unscored_, in_prompt_}};
   }
 
   // Holds again what it held then, any number of times, whatever has been added or has left since. The
@@ -257,9 +285,10 @@ class LayerCache {
     heads_.swap(held.heads_);
     states_.swap(held.states_);
     budget_share_ = std::move(held.budget_share_);
-    tokens_ = held.tokens_;
-    unscored_ = held.unscored_;
-    in_prompt_ = held.in_prompt_;
+    tokens_ = held.progress_.tokens;
+    opened_ = held.progress_.opened;
+    unscored_ = held.progress_.unscored;
+    in_prompt_ = held.progress_.in_prompt;
   }
   // Holds what a layer of the same shape in a cache of the same policy holds, sink logits included, counted
   // here. Throws std::bad_alloc with nothing changed.
@@ -293,6 +322,8 @@ class LayerCache {
   }
 
  private:
+  friend class KvCache<P>;
+
   detail::LayerView<HeadType> view() {
     return {shape_, std::span<HeadType>(heads_), *context_->workspace, context_->executor,
             sinks_.empty() ? nullptr : sinks_.data()};
@@ -308,23 +339,54 @@ class LayerCache {
     detail::check_entries(shape_, "v", v, tokens, context_->policy.value_type);
   }
 
-  // One token's attention; then after(layer, plan, head) for every head, in parallel.
-  template <class After>
-  void attend_heads(const RowView& q, const OutView& out, float* lse, const After& after) {
-    const auto layer = view();
-    detail::attend_token(layer, q, out, lse, scratch_,
-                         [&](const auto& plan, std::size_t h) { after(layer, plan, h); });
+  void drop_newest(std::size_t tokens) noexcept {
+    for (std::size_t h = 0; h < heads_.size(); ++h)
+      detail::take_back(heads_[h], states_[h], tokens, context_->policy.score.decay());
+    tokens_ -= tokens;
+  }
+  // The prompt goes on behind its first `tokens`, of which nothing has been compressed since they came.
+  void reopen(std::size_t tokens) noexcept {
+    const std::size_t dropped = tokens_ - tokens;
+    for (auto& head : heads_) {
+      head.keep_nothing();
+      head.truncate(head.size() - dropped);
+      head.shrink();
+    }
+    const std::size_t begun = second_.begun();  // a second reading keeps no queries
+    const std::size_t read = std::min(tokens_, begun) - std::min(tokens, begun);
+    queries_.drop_last(read);
+    unscored_ -= std::min(unscored_, read);
+    second_.truncate(tokens);
+    budget_share_ = {};
+    tokens_ = tokens;
+    opened_ = std::min(opened_, tokens);
+    in_prompt_ = true;
+  }
+  [[noreturn]] void refuse_to_truncate(std::size_t tokens) const {
+    fail("truncate: asked to take ", tokens_ - tokens, " of ", tokens_,
+         " tokens back; entries have left since, ", can_take_back(),
+         " can be taken back (at most rollback=", context_->policy.areas.rollback,
+         ", and none from before a prompt that goes on); raise rollback=, or read the tokens to keep again");
+  }
+
+  // Room for so many tokens of a prompt, which may be its first: what is there then is taken back no more.
+  void open_prompt(std::size_t tokens) {
+    for (std::size_t h = 0; h < heads_.size(); ++h) {
+      straighten(context_->policy, heads_[h], states_[h]);
+      heads_[h].reserve(heads_[h].size() + tokens);
+    }
+    if (!in_prompt_) {
+      for (auto& head : heads_) head.keep_nothing();
+      opened_ = tokens_;
+    }
+    in_prompt_ = true;
   }
 
   // Appends whole tokens behind what is there and attends; the score follows when it is due.
   void take_chunk(const RowView& q, const RowView& k, const RowView& v, const OutView& out) {
     const bool kept = context_->policy.keeps_queries() && !second_.reading();
     if (kept) queries_.reserve(q.tokens);
-    for (std::size_t h = 0; h < heads_.size(); ++h) {
-      straighten(context_->policy, heads_[h], states_[h]);
-      heads_[h].reserve(heads_[h].size() + q.tokens);
-    }
-    in_prompt_ = true;
+    open_prompt(q.tokens);
     append(k, v);
     float* local = kept ? queries_.append(q) : nullptr;
     const auto layer = view();
@@ -403,13 +465,27 @@ class LayerCache {
     finish_prompt();
   }
 
-  // Heads grow to what a budget of a share gives after so many tokens.
-  void follow_tokens(std::size_t tokens) {
-    const std::size_t mean = detail::following_mean(context_->policy, tokens);
-    const auto due = [&](const HeadState& state) { return zeromerge::grows(state, mean); };
-    if (std::none_of(states_.begin(), states_.end(), due)) return;
-    context_->executor(heads_.size(),
-                       [&](std::size_t h) { grow(context_->policy, heads_[h], states_[h], mean); });
+  // Room for the entries of so many decoded tokens and for taking them back. Throws std::bad_alloc with
+  // nothing changed that matters.
+  void make_room_for(std::size_t tokens) {
+    const P& policy = context_->policy;
+    const std::size_t mean = detail::following_mean(policy, tokens_ + tokens);
+    for (std::size_t h = 0; h < heads_.size(); ++h) {
+      const Division division = grown(policy, states_[h], mean);
+      reserve_for_decode(heads_[h], states_[h], division, tokens);
+      detail::reserve_undo(policy, heads_[h], states_[h], division, tokens_, tokens);
+    }
+  }
+  // The token that makes `seen` of them comes, the call's last but `left` - 1: a head grows to what a budget
+  // of a share gives then.
+  void begin_token(std::size_t h, std::size_t seen, std::size_t left) noexcept {
+    if (left <= context_->policy.areas.rollback) heads_[h].keep_scores();
+    detail::begin_step(heads_[h], states_[h]);
+    const std::size_t mean = detail::following_mean(context_->policy, seen);
+    if (!grows(states_[h], mean)) return;
+    const Division before = states_[h].division;
+    grow(context_->policy, heads_[h], states_[h], mean);
+    detail::note_division(heads_[h], before);
   }
 
   // Bounded mode: a prompt goes on with heads at their capacities.
@@ -425,18 +501,21 @@ class LayerCache {
   }
 
   void append(const RowView& k, const RowView& v) noexcept {
-    const std::size_t dim = shape_.head_dim;
     const std::size_t first = tokens_;
     detail::run_items(context_->executor, k.tokens >= detail::kCopiesFrom, heads_.size(), [&](std::size_t h) {
-      float key[kMaxHeadDim];
-      float value[kMaxHeadDim];
-      for (std::size_t t = 0; t < k.tokens; ++t) {
-        detail::read_row(k.row(t, h), k.type, dim, 1.0f, key);
-        detail::read_row(v.row(t, h), v.type, dim, 1.0f, value);
-        heads_[h].append(key, value, static_cast<std::uint32_t>(first + t));
-      }
+      for (std::size_t t = 0; t < k.tokens; ++t) append_row(k, v, h, t, first + t);
     });
     tokens_ += k.tokens;
+  }
+  // Token `t` of these to one head.
+  void append_row(const RowView& k, const RowView& v, std::size_t h, std::size_t t,
+                  std::size_t position) noexcept {
+    const std::size_t dim = shape_.head_dim;
+    float key[kMaxHeadDim];
+    float value[kMaxHeadDim];
+    detail::read_row(k.row(t, h), k.type, dim, 1.0f, key);
+    detail::read_row(v.row(t, h), v.type, dim, 1.0f, value);
+    heads_[h].append(key, value, static_cast<std::uint32_t>(position));
   }
 
   LayerContext<P>* context_;
@@ -451,6 +530,7 @@ class LayerCache {
   BudgetShare budget_share_;       // of a budget over layers
   std::vector<float> sinks_;       // [query_heads] or empty
   std::size_t tokens_ = 0;
+  std::size_t opened_ = 0;    // before the newest prompt
   std::size_t unscored_ = 0;  // the newest tokens of a prompt that its scores still lack
   bool in_prompt_ = true;
   detail::DecodeScratch scratch_;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 
 #include "zeromerge/cache/preset_table.hpp"
 #include "zeromerge/cache/read_policy.hpp"
@@ -14,8 +15,10 @@ template <class Make>
 auto with_named_policy(const std::string& text, const Make& make) {
   Spec spec(text);
   if (spec.name() == "full") {
-    spec.allow_only({"storage", "keys", "values"});
-    return make(stored_as(Full<any_storage>{}, spec, StorageType::f16));
+    spec.allow_only({"storage", "keys", "values", "rollback"});
+    Full<any_storage> policy;
+    policy.areas.rollback = read_rollback(spec);
+    return make(stored_as(std::move(policy), spec, StorageType::f16));
   }
   if (spec.name() == "streaming") return make(stored_as(read_streaming(spec), spec, StorageType::f16));
   if (assume_preset(spec)) {

@@ -47,7 +47,7 @@ concept Merge = requires(const M& m, Head<float>& head, std::size_t n, std::span
   {
     m.residuals(n)
     } -> std::convertible_to<std::size_t>;  // merged entries of a head with n entries beside the recent
-  m.fold(head, n, n, n, s);                 // one leaver in decode
+  m.fold(head, n, n, n, s);                 // one leaver in decode; writes rows before what lies beside them
   m.fold_group(head, slots, head, n, s);    // many at the end of a prompt
 };
 
@@ -62,7 +62,10 @@ struct Areas {
   std::size_t block = 1;       // decoded tokens after which as many leave at once
   std::size_t hold = 0;  // decoded tokens after which half of what a lasting score of whole prompts chose
                          // competes again; 0: it stays for good
+  std::size_t rollback = 64;  // newest tokens that can be taken back, see LayerCache::truncate; 0: none
   bool as_reference = false;  // the reference code to the letter, see cache/evict.hpp
+
+  static constexpr std::size_t kMostRollback = 1024;
 
   // Entries times tokens for which one of them begins to compete.
   std::size_t hold_sum() const noexcept {

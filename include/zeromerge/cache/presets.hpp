@@ -3,8 +3,9 @@
 // clang-format off
 //   full                     everything is kept
 //     storage=f32|f16|bf16|q8|q4       or keys= and values= apart                     f16
+//     rollback=                        as below                                       64
 //   streaming                StreamingLLM (arXiv 2309.17453): the first tokens and the newest
-//     budget= sinks= least= storage= keys= values=   as below
+//     budget= sinks= least= rollback= storage= keys= values=   as below
 //   zeromerge                ZeroMerge (arXiv 2503.10714) with residual entries of its own and sinks that stay
 //     budget=5% | 410 | 24KiB          entries per head: a share of the tokens seen,  5%
 //                                      which heads follow as tokens are decoded, a
@@ -42,6 +43,9 @@
 //                                      at most 60 % of the uniform capacity
 //     bounded=0|1                      compress after every chunk of a prompt         0
 //     evict=16                         decoded tokens after which as many leave       1
+//     rollback=64                      newest tokens that can be taken back (rejected 64
+//                                      drafts), at most 1024; 0: none. What that takes
+//                                      comes on top of a budget in bytes. On the host.
 //     replay=50% window= far= defensive= expected= keydiff= second=
 //                                      one of these: of what a prompt leaves beside   none
 //                                      its first and last tokens, chosen by a score

@@ -142,7 +142,10 @@ std::vector<H> fit_heads(const PromptLayer<P, H>& layer, std::span<const Divisio
     if (references) keep_better(layer, *references, h, targets[h], others[h], ratings, before);
   });
   for (std::size_t h = 0; h < layer.heads.size(); ++h)
-    if (exceeds(h)) layer.heads[h].swap(targets[h]);
+    if (exceeds(h))
+      layer.heads[h].swap(targets[h]);
+    else if (layer.heads[h].capacity() > layer.heads[h].size())  // tokens have been truncated
+      layer.heads[h].shrink();
   return targets;
 }
 

@@ -117,6 +117,14 @@ inline AnyMerge read_merge(const Spec& spec, bool reference) {
   return {ResidualMerge(p)};
 }
 
+inline std::size_t read_rollback(const Spec& spec) {
+  const std::size_t tokens = spec.whole("rollback", 0, Areas{}.rollback);
+  if (tokens > Areas::kMostRollback)
+    fail("policy '", spec.text(), "': rollback=", tokens, " exceeds ", Areas::kMostRollback,
+         " tokens; what is taken back further is read again");
+  return tokens;
+}
+
 // Throws Error if the budget is a count with which no head can do.
 template <class P>
 void check_count(const P& policy) {
@@ -135,6 +143,7 @@ inline AnyZeroMerge read_zeromerge(const Spec& spec) {
   policy.bounded = spec.choice("bounded", {"0", "1"}, 0) == 1;
   policy.areas.block = spec.whole("evict", 1, 1);
   policy.areas.hold = spec.whole("hold", 0, 0);
+  policy.areas.rollback = read_rollback(spec);
   policy.prompt_share = 0.0;
   read_prompt_score(spec, policy);
   policy.refit.references = spec.whole("refit", 0, 0);
@@ -156,23 +165,24 @@ inline AnyZeroMerge read_zeromerge(const Spec& spec) {
 
 // StreamingLLM: the first tokens and the newest.
 inline AnyStreaming read_streaming(const Spec& spec) {
-  spec.allow_only({"budget", "sinks", "least", "storage", "keys", "values"});
+  spec.allow_only({"budget", "sinks", "least", "rollback", "storage", "keys", "values"});
   AnyStreaming policy{{}, read_budget(spec), {}};
   policy.areas.recent = count(2);
   policy.areas.sinks = spec.whole("sinks", 0, 4);
   policy.areas.least = spec.whole("least", 0, 32);
+  policy.areas.rollback = read_rollback(spec);
   check_count(policy);
   return policy;
 }
 
 // Throws Error if the spec has another key than these.
 inline void allow_policy_keys(const Spec& spec) {
-  spec.allow_only({"budget",     "tail",     "sinks",     "residual", "alpha", "decay",  "score",
-                   "importance", "heads",    "profile",   "floor",    "merge", "update", "metric",
-                   "least",      "bounded",  "reference", "storage",  "keys",  "values", "replay",
-                   "refit",      "ridge",    "second",    "first",    "evict", "window", "far",
-                   "defensive",  "expected", "keydiff",   "norm",     "error", "gate",   "groups",
-                   "rounding",   "hold",     "local",     "precise"});
+  spec.allow_only({"budget",     "tail",     "sinks",     "residual", "alpha",   "decay",  "score",
+                   "importance", "heads",    "profile",   "floor",    "merge",   "update", "metric",
+                   "least",      "bounded",  "reference", "storage",  "keys",    "values", "replay",
+                   "refit",      "ridge",    "second",    "first",    "evict",   "window", "far",
+                   "defensive",  "expected", "keydiff",   "norm",     "error",   "gate",   "groups",
+                   "rounding",   "hold",     "local",     "precise",  "rollback"});
 }
 
 template <class P>

@@ -35,6 +35,11 @@ class Workspace {
     for (const Name name : {queries, lanes, columns}) blocks_[name].resize(0);
   }
 
+  // Frees everything; the next call takes what it needs.
+  void release() noexcept {
+    for (Block& block : blocks_) block.resize(0);
+  }
+
   // Work items are taken by this many lanes at most, each with its own scratch.
   static std::size_t lane_count() noexcept {
     static const std::size_t count = std::clamp<std::size_t>(std::thread::hardware_concurrency(), 1, 64);

@@ -43,11 +43,23 @@ class AnyRows {
   bool packs_late() const noexcept {
     return std::visit([](const auto& r) { return r.packs_late(); }, rows_);
   }
+  void make_room(std::size_t rows, std::size_t loose, std::size_t later, bool tight) {
+    std::visit([&](auto& r) { r.make_room(rows, loose, later, tight); }, rows_);
+  }
+  bool lacks(std::size_t rows, std::size_t loose, std::size_t later) const noexcept {
+    return std::visit([=](const auto& r) { return r.lacks(rows, loose, later); }, rows_);
+  }
+  bool spares(std::size_t rows, std::size_t loose, std::size_t later) const noexcept {
+    return std::visit([=](const auto& r) { return r.spares(rows, loose, later); }, rows_);
+  }
+  std::size_t plain_from() const noexcept {
+    return std::visit([](const auto& r) { return r.plain_from(); }, rows_);
+  }
   void settle(std::size_t size, std::size_t rows, std::size_t loose) {
     std::visit([&](auto& r) { r.settle(size, rows, loose); }, rows_);
   }
-  void pack(std::size_t size) noexcept {
-    std::visit([&](auto& r) { r.pack(size); }, rows_);
+  void pack(std::size_t size, std::size_t loose) noexcept {
+    std::visit([&](auto& r) { r.pack(size, loose); }, rows_);
   }
   void read(std::size_t slot, float* out) const noexcept {
     std::visit([&](const auto& r) { r.read(slot, out); }, rows_);
@@ -64,8 +76,45 @@ class AnyRows {
   void exchange(std::size_t a, std::size_t b) noexcept {
     std::visit([&](auto& r) { r.exchange(a, b); }, rows_);
   }
+  std::size_t image_bytes() const noexcept {
+    return std::visit([](const auto& r) { return r.image_bytes(); }, rows_);
+  }
+  template <class Write>
+  std::size_t record(std::size_t slot, char* to, const Write& write) noexcept {
+    return std::visit([&](auto& r) { return r.record(slot, to, [&](auto&) { write(*this); }); }, rows_);
+  }
+  void restore(std::size_t slot, const char* from) noexcept {
+    std::visit([&](auto& r) { r.restore(slot, from); }, rows_);
+  }
+  std::size_t usual_image_bytes() const noexcept {
+    return std::visit([](const auto& r) { return r.usual_image_bytes(); }, rows_);
+  }
+  std::size_t most_cut_bytes(std::size_t rows) const noexcept {
+    return std::visit([=](const auto& r) { return r.most_cut_bytes(rows); }, rows_);
+  }
+  std::size_t pack_image_bytes(std::size_t size, std::size_t loose) const noexcept {
+    return std::visit([=](const auto& r) { return r.pack_image_bytes(size, loose); }, rows_);
+  }
+  void save_pack(std::size_t size, std::size_t loose, char* to) const noexcept {
+    std::visit([&](const auto& r) { r.save_pack(size, loose, to); }, rows_);
+  }
+  void restore_pack(std::size_t size, const char* from) noexcept {
+    std::visit([&](auto& r) { r.restore_pack(size, from); }, rows_);
+  }
+  std::size_t cut_image_bytes(std::size_t size) const noexcept {
+    return std::visit([=](const auto& r) { return r.cut_image_bytes(size); }, rows_);
+  }
+  void save_cut(std::size_t size, char* to) const noexcept {
+    std::visit([&](const auto& r) { r.save_cut(size, to); }, rows_);
+  }
+  void restore_cut(std::size_t size, const char* from) noexcept {
+    std::visit([&](auto& r) { r.restore_cut(size, from); }, rows_);
+  }
   void truncate(std::size_t size) noexcept {
     std::visit([&](auto& r) { r.truncate(size); }, rows_);
+  }
+  void shrink(std::size_t size) {
+    std::visit([&](auto& r) { r.shrink(size); }, rows_);
   }
   void cut(std::size_t size) noexcept {
     std::visit([&](auto& r) { r.cut(size); }, rows_);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <utility>
 
 #include "zeromerge/kernels/kernels.hpp"
@@ -44,8 +45,12 @@ class Keys {
   }
   static constexpr std::size_t exact_from() noexcept { return 0; }  // see PackedRows
   bool packs_late() const noexcept { return false; }
-  void settle(std::size_t, std::size_t rows, std::size_t) { resize(rows); }  // see PackedRows
-  void pack(std::size_t) noexcept {}
+  void settle(std::size_t, std::size_t rows, std::size_t) { resize(rows); }
+  void make_room(std::size_t rows, std::size_t, std::size_t, bool) { resize(rows); }
+  static constexpr bool lacks(std::size_t, std::size_t, std::size_t) noexcept { return false; }
+  static constexpr bool spares(std::size_t, std::size_t, std::size_t) noexcept { return false; }
+  static constexpr std::size_t plain_from() noexcept { return 0; }  // see PackedRows
+  void pack(std::size_t, std::size_t) noexcept {}
 
   void read(std::size_t slot, float* out) const noexcept {
     Stored column[kMaxHeadDim];
@@ -83,7 +88,6 @@ class Keys {
   void copy(const Keys& other, std::size_t from, std::size_t to) noexcept {
     const Stored* source = other.data() + place(from, 0);
     Stored* target = data() + place(to, 0);
-    constexpr std::size_t kPack = kernels::pack_of<T>;
     for (std::size_t d = 0; d < dims_;
          d += kPack, source += kernels::kTile * kPack, target += kernels::kTile * kPack)
       std::copy_n(source, kPack, target);
@@ -95,7 +99,41 @@ class Keys {
     if constexpr (std::is_same_v<T, q8>) std::swap(scale()[a], scale()[b]);
   }
 
+  // A row as it is stored, and back. Bytes of one; where rows are in groups, at most.
+  std::size_t image_bytes() const noexcept {
+    return dims_ * sizeof(Stored) + (std::is_same_v<T, q8> ? sizeof(float) : 0);
+  }
+  void save(std::size_t slot, char* to) const noexcept {
+    for (std::size_t d = 0; d < dims_; d += kPack, to += sizeof(Stored[kPack]))
+      std::memcpy(to, data() + place(slot, d), sizeof(Stored[kPack]));
+    if constexpr (std::is_same_v<T, q8>) std::memcpy(to, scale() + slot, sizeof(float));
+  }
+  void restore(std::size_t slot, const char* from) noexcept {
+    for (std::size_t d = 0; d < dims_; d += kPack, from += sizeof(Stored[kPack]))
+      std::memcpy(data() + place(slot, d), from, sizeof(Stored[kPack]));
+    if constexpr (std::is_same_v<T, q8>) std::memcpy(scale() + slot, from, sizeof(float));
+  }
+  // Does write(*this), which changes this row alone; leaves what restore() needs and returns its bytes.
+  template <class Write>
+  std::size_t record(std::size_t slot, char* to, const Write& write) noexcept {
+    save(slot, to);
+    write(*this);
+    return image_bytes();
+  }
+
+  std::size_t usual_image_bytes() const noexcept { return image_bytes(); }
+
+  // Rows that are not packed: nothing, see PackedRows.
+  static constexpr std::size_t most_cut_bytes(std::size_t) noexcept { return 0; }
+  static constexpr std::size_t pack_image_bytes(std::size_t, std::size_t) noexcept { return 0; }
+  void save_pack(std::size_t, std::size_t, char*) const noexcept {}
+  void restore_pack(std::size_t, const char*) noexcept {}
+  static constexpr std::size_t cut_image_bytes(std::size_t) noexcept { return 0; }
+  void save_cut(std::size_t, char*) const noexcept {}
+  void restore_cut(std::size_t, const char*) noexcept {}
+
   void truncate(std::size_t) noexcept {}
+  void shrink(std::size_t size) { resize(size); }
   void cut(std::size_t) noexcept {}
   void clear() noexcept {
     tiles_.resize(0);
@@ -112,6 +150,7 @@ class Keys {
 
  private:
   using Stored = kernels::stored<T>;
+  static constexpr std::size_t kPack = kernels::pack_of<T>;
   Stored* data() const noexcept { return reinterpret_cast<Stored*>(tiles_.data()); }
   float* scale() const noexcept { return reinterpret_cast<float*>(scale_.data()); }
   std::size_t tiles_bytes(std::size_t rows) const noexcept {
@@ -122,7 +161,6 @@ class Keys {
   }
 
   std::size_t place(std::size_t slot, std::size_t d) const noexcept {
-    constexpr std::size_t kPack = kernels::pack_of<T>;
     return slot / kernels::kTile * kernels::kTile * dims_ + d / kPack * kernels::kTile * kPack +
            slot % kernels::kTile * kPack + d % kPack;
   }

@@ -4,7 +4,10 @@
 // be kept out of groups for good; so can all of them, which makes this storage in 8 bits.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <utility>
 
 #include "zeromerge/storage/codec_q4.hpp"
@@ -59,18 +62,39 @@ class PackedRows {
     loose_ = loose;
     unpack(size, whole_groups(size - std::min(size, loose)));
     groups_.resize(groups_bytes(packed_, rows, loose));
-    pack(size);
+    pack(size, loose);
     tail_.settle(tail_rows(packed_, rows, loose));
   }
 
-  // The same without taking or giving memory: room for the groups has been made.
-  void pack(std::size_t size) noexcept {
+  // Room for `rows` of which some join groups as they come, when `loose` of the last stay behind them now and
+  // `later` then; for no fewer rows behind the groups than there is unless it is to be `tight`.
+  void make_room(std::size_t rows, std::size_t loose, std::size_t later, bool tight) {
+    groups_.resize(std::max(groups_bytes(packed_, rows, loose), groups_bytes(packed_, rows, later)));
+    tail_.settle(std::max(tight ? 0 : tail_.room(), waiting(rows, loose, later)));
+  }
+  // Whether that would take more memory, or give some back.
+  bool lacks(std::size_t rows, std::size_t loose, std::size_t later) const noexcept {
+    return tail_.room() < waiting(rows, loose, later) ||
+           groups_.bytes() < groups_bytes(packed_, rows, loose) ||
+           groups_.bytes() < groups_bytes(packed_, rows, later);
+  }
+  bool spares(std::size_t rows, std::size_t loose, std::size_t later) const noexcept {
+    return tail_.room() > waiting(rows, loose, later);
+  }
+
+  // Packs what fills groups, the last `loose` aside from now on, without taking or giving memory: there is
+  // room.
+  void pack(std::size_t size, std::size_t loose) noexcept {
+    loose_ = loose;
     const std::size_t begin = packed_;
     for (; size >= packed_ + kernels::kGroup + loose_; packed_ += kernels::kGroup)
       codec_.write_group(group(packed_), tail_, packed_ - begin);
     for (std::size_t j = packed_; begin != packed_ && j < size; ++j)
       tail_.copy(tail_, j - begin, j - packed_);
   }
+  void pack(std::size_t size) noexcept { pack(size, loose_); }
+  // The last rows down to this one can be cut off with the room there is.
+  std::size_t plain_from() const noexcept { return loose_ == 0 ? 0 : packed_; }
 
   void read(std::size_t slot, float* out) const noexcept {
     if (slot < packed_)
@@ -104,12 +128,72 @@ class PackedRows {
     write(b, x);
   }
 
+  // See Keys.
+  std::size_t image_bytes() const noexcept { return std::max(tail_.image_bytes(), codec_.image_bytes()); }
+  template <class Write>
+  std::size_t record(std::size_t slot, char* to, const Write& write) noexcept {
+    if (slot < packed_) return codec_.record(group(slot), slot % kernels::kGroup, to, [&] { write(*this); });
+    tail_.save(slot - packed_, to);
+    write(*this);
+    return tail_.image_bytes();
+  }
+  void restore(std::size_t slot, const char* from) noexcept {
+    if (slot < packed_)
+      codec_.restore(group(slot), slot % kernels::kGroup, from);
+    else
+      tail_.restore(slot - packed_, from);
+  }
+
+  // On average, where new rows are like those of their group.
+  std::size_t usual_image_bytes() const noexcept {
+    return std::max(tail_.image_bytes(), codec_.usual_image_bytes());
+  }
+  std::size_t most_cut_bytes(std::size_t rows) const noexcept {
+    return sizeof(Packing) + (rows / kernels::kGroup + 2) * codec_.group_bytes();
+  }
+
+  // What pack(size, loose) and cut(size) are about to change: bytes (0: nothing), what takes it back, and
+  // back.
+  std::size_t pack_image_bytes(std::size_t size, std::size_t loose) const noexcept {
+    const std::size_t joining = joining_rows(size, loose);
+    return joining == 0 && loose == loose_ ? 0 : sizeof(Packing) + joining * tail_.image_bytes();
+  }
+  void save_pack(std::size_t size, std::size_t loose, char* to) const noexcept {
+    to = save_packing(to);
+    for (std::size_t j = 0; j < joining_rows(size, loose); ++j, to += tail_.image_bytes()) tail_.save(j, to);
+  }
+  void restore_pack(std::size_t size, const char* from) noexcept {
+    const Packing before = packing_at(from);
+    from += sizeof before;
+    const std::size_t joined = packed_ - before.packed;
+    if (joined != 0)
+      for (std::size_t j = size - packed_; j-- > 0;) tail_.copy(tail_, j, j + joined);
+    for (std::size_t j = 0; j < joined; ++j, from += tail_.image_bytes()) tail_.restore(j, from);
+    packed_ = before.packed;
+    loose_ = before.loose;
+  }
+  std::size_t cut_image_bytes(std::size_t size) const noexcept {
+    return size >= packed_ ? 0 : sizeof(Packing) + cut_bytes(size, packed_);
+  }
+  void save_cut(std::size_t size, char* to) const noexcept {
+    std::memcpy(save_packing(to), group(whole_groups(size)), cut_bytes(size, packed_));
+  }
+  void restore_cut(std::size_t size, const char* from) noexcept {
+    packed_ = packing_at(from).packed;
+    std::memcpy(group(whole_groups(size)), from + sizeof(Packing), cut_bytes(size, packed_));
+  }
+
   // Rows from `size` on are forgotten; a group that is cut goes on as a group.
   void truncate(std::size_t size) noexcept {
     packed_ = std::min(packed_, kernels::round_up(size, kernels::kGroup));
   }
-  // The same, and what is left of a cut group waits behind the groups again, where new rows come behind it as
-  // they are given; settle() has made room.
+  // Gives back what these rows do not take.
+  void shrink(std::size_t size) {
+    groups_.resize(packed_ / kernels::kGroup * codec_.group_bytes());
+    tail_.resize(size - std::min(size, packed_));
+  }
+  // Rows from `size` on are forgotten, and what is left of a cut group waits behind the groups again, where
+  // new rows come behind it as they are given; settle() has made room.
   void cut(std::size_t size) noexcept {
     if (size >= packed_) return;
     packed_ = size / kernels::kGroup * kernels::kGroup;
@@ -136,6 +220,28 @@ class PackedRows {
   }
 
  private:
+  struct Packing {
+    std::uint32_t packed, loose;
+  };
+  char* save_packing(char* to) const noexcept {
+    const Packing now{static_cast<std::uint32_t>(packed_), static_cast<std::uint32_t>(loose_)};
+    std::memcpy(to, &now, sizeof now);
+    return to + sizeof now;
+  }
+  static Packing packing_at(const char* from) noexcept {
+    Packing packing;
+    std::memcpy(&packing, from, sizeof packing);
+    return packing;
+  }
+  std::size_t joining_rows(std::size_t size, std::size_t loose) const noexcept {
+    return whole_groups(size - std::min(size, packed_ + loose));
+  }
+  std::size_t waiting(std::size_t rows, std::size_t loose, std::size_t later) const noexcept {
+    return std::max(tail_rows(packed_, rows, loose), tail_rows(packed_, rows, later));
+  }
+  std::size_t cut_bytes(std::size_t size, std::size_t packed) const noexcept {
+    return (packed - whole_groups(size)) / kernels::kGroup * codec_.group_bytes();
+  }
   static std::size_t whole_groups(std::size_t rows) noexcept {
     return rows / kernels::kGroup * kernels::kGroup;
   }

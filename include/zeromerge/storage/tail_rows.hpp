@@ -64,6 +64,14 @@ class TailRows {
   void exchange(std::size_t a, std::size_t b) noexcept {
     settled_ ? narrow_.exchange(a, b) : wide_.exchange(a, b);
   }
+  std::size_t room() const noexcept { return room_; }  // rows
+  std::size_t image_bytes() const noexcept { return settled_ ? narrow_.image_bytes() : wide_.image_bytes(); }
+  void save(std::size_t slot, char* to) const noexcept {
+    settled_ ? narrow_.save(slot, to) : wide_.save(slot, to);
+  }
+  void restore(std::size_t slot, const char* from) noexcept {
+    settled_ ? narrow_.restore(slot, from) : wide_.restore(slot, from);
+  }
   void clear() noexcept {
     settled_ = false;
     room_ = 0;

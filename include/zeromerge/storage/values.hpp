@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <utility>
 
 #include "zeromerge/kernels/kernels.hpp"
@@ -39,7 +40,11 @@ class Values {
   static constexpr std::size_t exact_from() noexcept { return 0; }  // see PackedRows
   bool packs_late() const noexcept { return false; }
   void settle(std::size_t, std::size_t rows, std::size_t) { resize(rows); }
-  void pack(std::size_t) noexcept {}
+  void make_room(std::size_t rows, std::size_t, std::size_t, bool) { resize(rows); }
+  static constexpr bool lacks(std::size_t, std::size_t, std::size_t) noexcept { return false; }
+  static constexpr bool spares(std::size_t, std::size_t, std::size_t) noexcept { return false; }
+  static constexpr std::size_t plain_from() noexcept { return 0; }
+  void pack(std::size_t, std::size_t) noexcept {}
 
   void read(std::size_t slot, float* out) const noexcept {
     if constexpr (kPack == 1) {
@@ -90,7 +95,43 @@ class Values {
     if constexpr (std::is_same_v<T, q8>) std::swap(scale()[a], scale()[b]);
   }
 
+  std::size_t image_bytes() const noexcept {
+    return row_size_ * sizeof(Stored) + (std::is_same_v<T, q8> ? sizeof(float) : 0);
+  }
+  void save(std::size_t slot, char* to) const noexcept {
+    Stored row[kMaxHeadDim];
+    for (std::size_t d = 0; d < row_size_; ++d) row[d] = data()[place(slot, d)];
+    std::memcpy(to, row, row_size_ * sizeof(Stored));
+    if constexpr (std::is_same_v<T, q8>)
+      std::memcpy(to + row_size_ * sizeof(Stored), scale() + slot, sizeof(float));
+  }
+  void restore(std::size_t slot, const char* from) noexcept {
+    Stored row[kMaxHeadDim];
+    std::memcpy(row, from, row_size_ * sizeof(Stored));
+    for (std::size_t d = 0; d < row_size_; ++d) data()[place(slot, d)] = row[d];
+    if constexpr (std::is_same_v<T, q8>)
+      std::memcpy(scale() + slot, from + row_size_ * sizeof(Stored), sizeof(float));
+  }
+  template <class Write>
+  std::size_t record(std::size_t slot, char* to, const Write& write) noexcept {
+    save(slot, to);
+    write(*this);
+    return image_bytes();
+  }
+
+  std::size_t usual_image_bytes() const noexcept { return image_bytes(); }
+
+  // Rows that are not packed: nothing, see PackedRows.
+  static constexpr std::size_t most_cut_bytes(std::size_t) noexcept { return 0; }
+  static constexpr std::size_t pack_image_bytes(std::size_t, std::size_t) noexcept { return 0; }
+  void save_pack(std::size_t, std::size_t, char*) const noexcept {}
+  void restore_pack(std::size_t, const char*) noexcept {}
+  static constexpr std::size_t cut_image_bytes(std::size_t) noexcept { return 0; }
+  void save_cut(std::size_t, char*) const noexcept {}
+  void restore_cut(std::size_t, const char*) noexcept {}
+
   void truncate(std::size_t) noexcept {}
+  void shrink(std::size_t size) { resize(size); }
   void cut(std::size_t) noexcept {}
   void clear() noexcept {
     rows_.resize(0);

@@ -43,12 +43,17 @@ inline void logits<q4>(const float* q, std::size_t q_stride, std::size_t group, 
   const std::size_t bytes = KeyTiles<q4>::group_bytes(keys.dims);
   for (std::size_t j = first; j < packed; j += kGroup) {
     const unsigned char* at = keys.group(j / kGroup);
+    const bool cut = j + kGroup > end;  // of a group that was truncated the first tile alone has room
     in_fours(group, [&](auto count, std::size_t g) {
+      constexpr std::size_t kRows = decltype(count)::value;
       const char* next = g == 0 && ahead != nullptr
                              ? static_cast<const char*>(ahead) + (j - first) / kGroup * bytes
                              : reinterpret_cast<const char*>(at);
-      int4_logits<decltype(count)::value>(q + g * q_stride, q_stride, keys, at,
-                                          out + g * out_stride + (j - first), out_stride, next);
+      alignas(64) float whole[kRows][kGroup];
+      float* to = out + g * out_stride + (j - first);
+      int4_logits<decltype(count)::value>(q + g * q_stride, q_stride, keys, at, cut ? whole[0] : to,
+                                          cut ? kGroup : out_stride, next);
+      for (std::size_t r = 0; cut && r < kRows; ++r) std::copy_n(whole[r], kTile, to + r * out_stride);
     });
   }
   if (packed < end)

@@ -1,0 +1,164 @@
+#include "sequence.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "settings.hpp"
+#include "zeromerge/core/errors.hpp"
+
+namespace zeromerge::plugin {
+
+void Sequence::start(std::unique_ptr<AnyCache> cache) {
+  drop();
+  cache_ = std::move(cache);
+  account();
+}
+
+void Sequence::drop() noexcept {
+  checkpoint_.reset();
+  cache_.reset();
+  settle_ = read_ = reading_from_ = peak_ = agreed_ = 0;
+  Settings::get().held.change(std::exchange(accounted_, 0), 0, 0);
+}
+
+std::unique_ptr<Sequence> Sequence::fork(std::size_t cells, std::uint64_t number, std::size_t tokens) const {
+  auto copy = std::make_unique<Sequence>(cells, number);
+  for (std::size_t i = 0; i < tokens; ++i) copy->chain.append(chain.order()[i]);
+  copy->turns = turns;
+  copy->turns.cut(tokens);
+  copy->windowed = windowed;
+  copy->agreed_ = std::min(agreed_, tokens);
+  copy->settle_ = settle_;
+  copy->read_ = read_;
+  if (!can_go_back_to(copy->agreed_)) return copy;
+  copy->cache_ = cache_->fork();
+  copy->account();
+  return copy;
+}
+
+void Sequence::cut(std::size_t tokens) {
+  chain.cut(tokens);
+  turns.cut(tokens);
+  agreed_ = std::min(agreed_, tokens);
+}
+
+void Sequence::append(const std::vector<std::size_t>& cells, bool answered) {
+  for (const std::size_t cell : cells) chain.append(cell);
+  if (answered) agreed_ = chain.size();
+}
+
+bool Sequence::can_go_back() const { return can_go_back_to(agreed_); }
+
+bool Sequence::can_go_back_to(std::size_t tokens) const {
+  if (cache_ == nullptr) return false;
+  for (std::size_t l = 0; l < cache_->geometry().layers; ++l)
+    if (held(l) > tokens && !cache_->layer(l).can_truncate(tokens)) return false;
+  return true;
+}
+
+// The queries of tokens that are taken back would keep their part in the scores of a prompt.
+bool Sequence::goes_back_to_what_it_read() const {
+  if (settle_ == 0 || agreed_ > read_) return false;
+  for (std::size_t l = 0; l < cache_->geometry().layers; ++l)
+    if (held(l) > agreed_) return true;
+  return false;
+}
+
+void Sequence::go_back() {
+  for (std::size_t l = 0; l < cache_->geometry().layers; ++l)
+    if (held(l) > agreed_) cache_->layer(l).truncate(agreed_);
+}
+
+void Sequence::read(std::size_t layer, const RowView& k, const RowView& v) {
+  cache_->layer(layer).extend(k, v);
+}
+
+void Sequence::has_read(std::size_t tokens, bool anew) {
+  if (anew) read_ = tokens;
+  settle_ = std::max(settle_, std::min(kSettle, tokens));
+  agreed_ = chain.size();
+  account();
+}
+
+RowKind Sequence::next(std::size_t tokens, std::size_t rows, const std::vector<char>* outputs) {
+  if (reading_from_ != 0) return RowKind::prompt;
+  turns.cut(tokens);  // what a call that failed has left
+  return outputs != nullptr ? turns.next(tokens, *outputs) : turns.next_unknown(tokens, rows);
+}
+
+void Sequence::finish_prompt() {
+  if (cache_ == nullptr || settle_ != 0 || reading_from_ != 0) return;
+  bool open = false;
+  for (std::size_t l = 0; l < cache_->geometry().layers; ++l) open = open || cache_->layer(l).in_prompt();
+  if (!open) return;
+  cache_->finish_prompt();
+  account();
+}
+
+void Sequence::answer(std::size_t layer, RowKind kind, const RowView& q, const RowView& k, const RowView& v,
+                      const OutView& out) {
+  AnyLayer& cached = cache_->layer(layer);
+  if (kind == RowKind::prompt || settle_ != 0) {
+    cached.prefill(q, k, v, out);
+  } else {
+    cached.decode(q, k, v, out);
+  }
+  account();
+}
+
+// Their queries look without a trace: no score knows them.
+void Sequence::answer_block(std::size_t layer, const RowView& q, const RowView& k, const RowView& v,
+                            const OutView& out) {
+  AnyLayer& cached = cache_->layer(layer);
+  cached.extend(k, v);
+  for (std::size_t t = 0; t < q.tokens; ++t) {
+    OutView row = out;
+    row.data = out.row(t, 0);
+    row.tokens = 1;
+    cached.attend(q.slice(t, 1), row);
+  }
+  account();
+}
+
+void Sequence::begin_second_reading() {
+  if (cache_ == nullptr) return;
+  for (std::size_t l = 0; l < cache_->geometry().layers; ++l) cache_->layer(l).begin_second_reading();
+  reading_from_ = chain.size();
+}
+
+void Sequence::end_second_reading() {
+  if (cache_ == nullptr || reading_from_ == 0) return;
+  for (std::size_t l = 0; l < cache_->geometry().layers; ++l) cache_->layer(l).end_second_reading();
+  cut(std::min(chain.size(), reading_from_));
+  reading_from_ = 0;
+  account();
+}
+
+void Sequence::checkpoint() {
+  checkpoint_.reset();  // before its successor takes memory
+  if (cache_ == nullptr) return;
+  checkpoint_ = std::make_unique<Checkpoint>(Checkpoint{cache_->checkpoint(), chain, turns, settle_, read_});
+  account();
+}
+
+void Sequence::rollback() {
+  cache_->rollback(checkpoint_->held);
+  chain = checkpoint_->chain;
+  agreed_ = chain.size();
+  turns = checkpoint_->turns;
+  settle_ = checkpoint_->settle;
+  read_ = checkpoint_->read;
+  reading_from_ = 0;
+  account();
+}
+
+// What a cache held beyond what it holds now counts if it came since the last count.
+void Sequence::account() {
+  if (cache_ == nullptr) return;
+  const CacheBytes bytes = cache_->bytes();
+  const std::size_t beyond = bytes.peak > peak_ ? bytes.peak - bytes.held : 0;
+  peak_ = bytes.peak;
+  Settings::get().held.change(std::exchange(accounted_, bytes.held), bytes.held, beyond);
+}
+
+}  // namespace zeromerge::plugin

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Drives llama-server with the plug-in as its clients do, and compares answers with those of one conversation alone.
+
+    server_test.py --server llama-server --quantize llama-quantize --plugin libggml-zeromerge.so --tap libzeromerge-tap.so
+                   --model model.gguf --logs FOLDER [--policy SPEC] [--plain]
+"""
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+
+from client import Server
+from conversations import Conversation
+from report import Report
+from scenario import Scenario, alone
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--server", required=True, help="llama-server")
+    parser.add_argument("--quantize", required=True, help="llama-quantize, which writes the copy of the model in f16")
+    parser.add_argument("--plugin", required=True, help="libggml-zeromerge.so")
+    parser.add_argument("--tap", required=True, help="the library that tells the plug-in's statistics")
+    parser.add_argument("--model", required=True, help="SmolLM2-135M-Instruct (cmake -P cmake/model.cmake fetches it)")
+    parser.add_argument("--logs", required=True, help="folder for the servers' logs")
+    parser.add_argument("--policy", default="full", help="default: %(default)s")
+    parser.add_argument("--plain", action="store_true", help="llama.cpp alone, to see that the scenario itself holds")
+    parser.add_argument("--reclaim", choices=["no", "yes", "both"], default="both", help="default: %(default)s")
+    parser.add_argument("--threads", type=int, help="of llama-server; one a core if not given (on a busy machine 1 is far faster)")
+    parser.add_argument("--preload", action="append", default=[], help="a sanitizer's library, say; more than one if repeated")
+    parser.add_argument("--tie", type=float, default=0.05, help="nats within which two tokens are equally likely")
+    parser.add_argument("--drift", type=float, default=0.05, help="nats by which a log-probability may differ")
+    options = parser.parse_args()
+    for name in ("server", "quantize", "plugin", "tap", "model"):
+        path = getattr(options, name)
+        if not os.path.exists(path):
+            sys.exit(f"error: no {name} at {path}" +
+                     ("; cmake -P cmake/model.cmake fetches it" if name == "model" else "; build zeromerge-server-tests"))
+    os.makedirs(options.logs, exist_ok=True)
+    return options
+
+
+def expanded(options):
+    """The copy with f16 weights. With quantised ones llama.cpp quantises activations too, and what it computes depends
+    on how many tokens stand in a batch."""
+    copy = os.path.splitext(options.model)[0] + ".f16.gguf"
+    if os.path.exists(copy) and os.path.getmtime(copy) >= os.path.getmtime(options.model):
+        return copy
+    partial = f"{copy}.partial.{os.getpid()}"
+    done = subprocess.run([options.quantize, "--allow-requantize", options.model, partial, "F16"],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        sys.exit(f"error: {options.quantize} cannot write {partial}:\n{done.stdout.decode(errors='replace')[-800:]}")
+    os.replace(partial, copy)
+    return copy
+
+
+class Run:
+    def __init__(self, options):
+        self.options = options
+        self.model = expanded(options)
+        self.report = Report(options.tie, options.drift)
+        self.conversations = [Conversation(i) for i in range(4)]
+        self.threads = ["-t", str(options.threads)] if options.threads else []
+        self.compressed = not options.plain and options.policy != "full"
+
+    @contextlib.contextmanager
+    def server(self, name, *flags, reclaim=False):
+        """A server that has to end in good order, without a word from a sanitizer."""
+        options = self.options
+        settings = {"ZEROMERGE_POLICY": options.policy, "ZEROMERGE_RECLAIM": "1" if reclaim else "0"}
+        log = os.path.join(options.logs, f"{name.replace(' ', '-').replace(',', '')}.log")
+        server = Server(options.server, self.model, log, plugin=None if options.plain else options.plugin,
+                        options=[*(["-fa", "on"] if options.plain else []), *flags, *self.threads], settings=settings,
+                        preload=[*options.preload, options.tap])
+        with server:
+            yield server
+            status = server.stop()
+        self.report.check(f"{name}: ends in good order", status and f"status {status}; log: {log}")
+        found = [line for line in server.log_text().splitlines() if "Sanitizer" in line]
+        self.report.check(f"{name}: no finding of a sanitizer", found and f"{found[0]}; log: {log}")
+
+    def references(self, restored):
+        kind = "restored" if restored else "in place"
+        found = []
+        for conversation in self.conversations:
+            with self.server(f"alone {conversation.index} {kind}") as server:
+                found.append(alone(server, conversation, restored))
+        self.report.say(f"alone, {kind}: answered")
+        return found
+
+    def compare_references(self, in_place, restored):
+        """A first turn is the same whatever happens afterwards."""
+        for one, other in zip(in_place, restored):
+            self.report.answer("alone: turn 1 in another server", other.answers["turn 1"], one.answers["turn 1"])
+
+    def scenarios(self, in_place, restored, reclaim):
+        suffix = ", reclaiming" if reclaim else ""
+        with self.server(f"default{suffix}", reclaim=reclaim) as server:
+            scenario = Scenario(server, self.report, f"default{suffix}", self.conversations, in_place, restored)
+            scenario.default_setting()
+            if not self.options.plain:
+                scenario.statistics(self.compressed)
+        with self.server(f"slots kept{suffix}", "--no-cache-idle-slots", reclaim=reclaim) as server:
+            scenario = Scenario(server, self.report, f"slots kept{suffix}", self.conversations, in_place, restored)
+            scenario.slots_kept()
+            before = {} if self.options.plain else scenario.statistics(self.compressed)
+            if before.get("loaded"):
+                self.report.check(f"{scenario.label}: nothing was read again",
+                                  before["rebuilds"] and f"{before['rebuilds']} rebuilds")
+            scenario.save_and_restore()
+            after = {} if self.options.plain else scenario.statistics(False)
+            if after.get("loaded"):
+                most = 16 * 30  # tokens of the request that was left, in layers
+                self.report.check(f"{scenario.label}: what was erased is gone",
+                                  after["tokens"] > most and f"{after['tokens']} tokens in layers, {after['kv_bytes']} bytes")
+            return before
+
+    def all(self):
+        in_place = self.references(False)
+        restored = self.references(True) if self.compressed else in_place
+        self.compare_references(in_place, restored)
+        engine = {}
+        wanted = {"no": [False], "yes": [True], "both": [False, True]}[self.options.reclaim]
+        for reclaim in wanted if not self.options.plain else [False]:
+            engine[reclaim] = self.scenarios(in_place, restored, reclaim).get("engine_bytes")
+        if len(engine) == 2 and engine[False] is not None:
+            self.report.check("reclaiming gives memory back", engine[True] > engine[False] / 2 and
+                              f"{engine[True]} bytes of cells instead of {engine[False]}")
+        self.report.finish()
+
+
+if __name__ == "__main__":
+    Run(parse()).all()
