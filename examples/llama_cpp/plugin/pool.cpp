@@ -13,9 +13,40 @@ namespace {
 
 std::size_t tokens_of(const ggml_tensor* op) { return static_cast<std::size_t>(op->src[0]->ne[1]); }
 
-// Whether these rows follow one another.
-bool are_adjacent(const std::vector<std::size_t>& rows) {
-  return rows.back() - rows.front() + 1 == rows.size();
+// The part of a call's result that belongs to one stream.
+OutView results(ggml_tensor* op, std::size_t stream) {
+  OutView out;
+  out.data = reinterpret_cast<float*>(static_cast<char*>(op->data) + stream * op->nb[3]);
+  out.tokens = static_cast<std::size_t>(op->ne[2]);
+  out.heads = static_cast<std::size_t>(op->ne[1]);
+  out.head_dim = static_cast<std::size_t>(op->ne[0]);
+  out.token_stride = static_cast<std::ptrdiff_t>(op->nb[2]);
+  out.head_stride = static_cast<std::ptrdiff_t>(op->nb[1]);
+  return out;
+}
+
+// answer(queries, results) of these rows of a stream: in place where they follow one another, else by way of
+// copies.
+template <class Answer>
+void each_answer(ggml_tensor* op, std::size_t stream, const std::vector<std::size_t>& rows,
+                 const Answer& answer) {
+  OutView out = results(op, stream);
+  if (rows.back() - rows.front() + 1 == rows.size()) {
+    out.data = out.row(rows.front(), 0);
+    out.tokens = rows.size();
+    return answer(operand_rows(op->src[0], stream, rows.front(), rows.size()), out);
+  }
+  const std::size_t dim = out.head_dim;
+  std::vector<float> queries(rows.size() * out.heads * dim), answers(queries.size());
+  const OutView copied = out_rows(queries.data(), rows.size(), out.heads, dim);
+  const OutView answered = out_rows(answers.data(), rows.size(), out.heads, dim);
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    for (std::size_t h = 0; h < out.heads; ++h)
+      std::copy_n(static_cast<const float*>(operand_rows(op->src[0], stream, rows[i], 1).row(0, h)), dim,
+                  copied.row(i, h));
+  answer(zeromerge::rows(queries.data(), rows.size(), out.heads, dim), answered);
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    for (std::size_t h = 0; h < out.heads; ++h) std::copy_n(answered.row(i, h), dim, out.row(rows[i], h));
 }
 
 }  // namespace
@@ -92,36 +123,15 @@ void Pool::answer(ggml_tensor* op, std::size_t layer, const StreamPlan& plan, co
   const std::vector<std::size_t>& cells = part.run.cells;
   const RowView k = store_.keys(layer, plan.stream, cells.data(), cells.size(), keys);
   const RowView v = store_.values(layer, plan.stream, cells.data(), cells.size(), values);
-  OutView out;
-  out.data = reinterpret_cast<float*>(static_cast<char*>(op->data) + plan.in_view * op->nb[3]);
-  out.heads = static_cast<std::size_t>(op->ne[1]);
-  out.head_dim = static_cast<std::size_t>(op->ne[0]);
-  out.token_stride = static_cast<std::ptrdiff_t>(op->nb[2]);
-  out.head_stride = static_cast<std::ptrdiff_t>(op->nb[1]);
-  const auto& rows = part.run.rows;
   if (const ggml_tensor* sinks = op->src[4]; sinks != nullptr)
     part.sequence->cache()->layer(layer).set_sink_logits(
         {static_cast<const float*>(sinks->data), static_cast<std::size_t>(sinks->ne[0])});
-  if (are_adjacent(rows)) {
-    out.data = out.row(rows.front(), 0);
-    out.tokens = rows.size();
-    part.sequence->answer(layer, part.kind, operand_rows(op->src[0], plan.in_view, rows.front(), rows.size()),
-                          k, v, out);
-    return;
-  }
-  const std::size_t row = out.heads * out.head_dim;
-  std::vector<float> queries(rows.size() * row), answers(queries.size());
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    const RowView q = operand_rows(op->src[0], plan.in_view, rows[i], 1);
-    for (std::size_t h = 0; h < out.heads; ++h)
-      std::copy_n(static_cast<const float*>(q.row(0, h)), out.head_dim, &queries[i * row + h * out.head_dim]);
-  }
-  part.sequence->answer(layer, part.kind,
-                        zeromerge::rows(queries.data(), rows.size(), out.heads, out.head_dim), k, v,
-                        out_rows(answers.data(), rows.size(), out.heads, out.head_dim));
-  for (std::size_t i = 0; i < rows.size(); ++i)
-    for (std::size_t h = 0; h < out.heads; ++h)
-      std::copy_n(&answers[i * row + h * out.head_dim], out.head_dim, out.row(rows[i], h));
+  each_answer(op, plan.in_view, part.run.rows, [&](const RowView& q, const OutView& out) {
+    if (part.run.kind == Run::Kind::block)
+      part.sequence->answer_block(layer, q, k, v, out);
+    else
+      part.sequence->answer(layer, part.kind, q, k, v, out);
+  });
 }
 
 // The engine's kernel reads what the rows see; a cell that was given back reads as zeros.

@@ -89,6 +89,7 @@ class Pool {
   void give_up_wiped(std::size_t stream, std::uint64_t but);
   void prepare(StreamPlan& plan, Part& part, const std::vector<char>* outputs);
   void hold(Sequence& sequence, std::size_t stream);
+  bool is_there(const Sequence& sequence, std::size_t stream) const;
   void read(Sequence& sequence, std::size_t stream);
   void require(std::size_t layer, std::size_t stream, const std::size_t* cells, std::size_t count,
                bool all) const;
@@ -100,7 +101,8 @@ class Pool {
   Sequence& follow(std::size_t stream, const Run& run, bool edited);
   Sequence& assemble(std::size_t stream, const Run& run, bool edited, Sequence* from, std::size_t common);
   Sequence& add(std::size_t stream);
-  Sequence& fork(std::size_t stream, Sequence& from, std::size_t tokens);
+  Sequence& fork(std::size_t stream, const Sequence& from, std::size_t tokens);
+  Sequence& leave_behind(std::size_t stream, const Sequence& from, std::size_t tokens);
   Sequence* nearest(std::size_t stream, const Run& run, std::size_t& common) const;
   bool is_edited(std::size_t stream, const Run& run);
   void answer(ggml_tensor* op, std::size_t layer, const StreamPlan& plan, const Part& part);

@@ -25,13 +25,6 @@ std::vector<char> wanted_rows(const ggml_tensor* mask, std::size_t rows) {
   return wanted;
 }
 
-std::vector<std::size_t> cells_in(Cells past) {
-  std::vector<std::size_t> cells;
-  for (std::size_t cell = 0; cell < past.size(); ++cell)
-    if (past[cell] == kVisible) cells.push_back(cell);
-  return cells;
-}
-
 }  // namespace
 
 // Once the next graph begins all layers have seen the last one.
@@ -181,13 +174,15 @@ void Pool::prepare(StreamPlan& plan, Part& part, const std::vector<char>* output
     plan_.reason = Reason::window;
   } else {
     part.kind = sequence.next(before, part.run.rows.size(), outputs != nullptr ? &wanted : nullptr);
-    if (part.run.kind == Run::Kind::block) {
-      plan_.reason = Reason::non_causal;
-    } else {
+    // The engine answers a block as long as it has what that sees.
+    const bool block = part.run.kind == Run::Kind::block;
+    part.cached = !block || !is_there(sequence, plan.stream);
+    if (part.cached)
       hold(sequence, plan.stream);
-      if (part.kind == RowKind::decoded) sequence.finish_prompt();
-      part.cached = true;
-    }
+    else
+      plan_.reason = Reason::non_causal;
+    if (block && part.cached) sequence.has_read(part.run.rows.size(), false);
+    if (!block && part.kind == RowKind::decoded) sequence.finish_prompt();
   }
   sequence.append(part.run.cells, part.cached);
   fresh_[plan.stream].insert(fresh_[plan.stream].end(), part.run.cells.begin(), part.run.cells.end());
@@ -200,11 +195,7 @@ void Pool::hold(Sequence& sequence, std::size_t stream) {
   const std::vector<std::size_t>& order = sequence.chain.order();
   const std::size_t layers = states_.size();
   bool anew = !sequence.can_go_back();
-  if (!anew && sequence.goes_back_to_what_it_read()) {
-    anew = true;
-    for (std::size_t l = 0; l < layers && anew; ++l)
-      anew = store_.missing(l, stream, order.data(), order.size(), true) == 0;
-  }
+  anew = anew || (sequence.goes_back_to_what_it_read() && is_there(sequence, stream));
   std::size_t most = 0;
   for (std::size_t l = 0; l < layers; ++l) {
     const std::size_t from = anew ? 0 : std::min(sequence.held(l), sequence.agreed());
@@ -220,6 +211,14 @@ void Pool::hold(Sequence& sequence, std::size_t stream) {
   if (anew && most != 0) Settings::get().rebuilds += layers;
 }
 
+// Whether the engine still has the content of all of its cells.
+bool Pool::is_there(const Sequence& sequence, std::size_t stream) const {
+  const std::vector<std::size_t>& order = sequence.chain.order();
+  for (std::size_t l = 0; l < states_.size(); ++l)
+    if (store_.missing(l, stream, order.data(), order.size(), true) != 0) return false;
+  return true;
+}
+
 // All layers take those tokens of the chain that they lack.
 void Pool::read(Sequence& sequence, std::size_t stream) {
   const std::vector<std::size_t>& order = sequence.chain.order();
@@ -233,109 +232,8 @@ void Pool::read(Sequence& sequence, std::size_t stream) {
     store_.take_filled(l, stream, &order[from], count);
     if (l == 0) fresh_[stream].insert(fresh_[stream].end(), &order[from], &order[from] + count);
   }
-}
-
-// ---- which sequence
-
-Sequence& Pool::add(std::size_t stream) {
-  sequences_[stream].push_back(std::make_unique<Sequence>(store_.cells(), next_number_++));
-  return *sequences_[stream].back();
-}
-
-Sequence& Pool::fork(std::size_t stream, Sequence& from, std::size_t tokens) {
-  sequences_[stream].push_back(from.fork(store_.cells(), next_number_++, tokens));
-  ++Settings::get().forks;
-  return *sequences_[stream].back();
-}
-
-Sequence& Pool::sequence_of(std::size_t stream, const Run& run) {
-  if (run.tokens == 0) return add(stream);
-  const bool edited = is_edited(stream, run);
-  Sequence* exact = nullptr;
-  for (auto& sequence : sequences_[stream]) {
-    if (sequence->windowed && sequence->graph != graph_ && sequence->chain.covers(run.past)) return *sequence;
-    if (!sequence->chain.is(run.past)) continue;
-    if (sequence->graph != graph_) return *sequence;
-    exact = sequence.get();
-  }
-  return exact != nullptr ? fork(stream, *exact, run.tokens) : follow(stream, run, edited);
-}
-
-// Whether the engine has changed these cells since a graph wrote them. No cache that holds one is right then.
-bool Pool::is_edited(std::size_t stream, const Run& run) {
-  const std::size_t layer = store_.layer_of_data(watch_.data());
-  if (layer == states_.size()) return false;
-  const std::vector<std::size_t> cells = cells_in(run.past);
-  const std::vector<char>& gone = store_.gone(layer, stream);
-  const Watch::Past past = watch_.look(stream, cells, gone);
-  if (past != Watch::Past::same) watch_.accept(stream, cells, gone);
-  if (past != Watch::Past::edited) return false;
-  for (auto& sequence : sequences_[stream])
-    if (std::any_of(cells.begin(), cells.end(), [&](std::size_t c) { return sequence->chain.contains(c); }))
-      sequence->drop();
-  return true;
-}
-
-// The sequence that has most of its oldest tokens in the run's past; of several the shortest.
-Sequence* Pool::nearest(std::size_t stream, const Run& run, std::size_t& common) const {
-  Sequence* nearest = nullptr;
-  common = 0;
-  for (const auto& sequence : sequences_[stream]) {
-    const std::size_t n = sequence->chain.common(run.past);
-    if (n < std::max<std::size_t>(common, 1)) continue;
-    if (n == common && sequence->chain.size() >= nearest->chain.size()) continue;
-    nearest = sequence.get();
-    common = n;
-  }
-  return nearest;
-}
-
-// The past is none that a sequence has: taken back, forked, restored, moved.
-Sequence& Pool::follow(std::size_t stream, const Run& run, bool edited) {
-  for (auto& sequence : sequences_[stream]) {
-    if (sequence->graph == graph_ || edited || !sequence->chain.ends_with(run.past, run.tokens)) continue;
-    sequence->windowed = true;
-    return *sequence;
-  }
-  std::size_t common = 0;
-  Sequence* from = nearest(stream, run, common);
-  const bool free = from != nullptr && from->graph != graph_;
-  if (from != nullptr && common == run.tokens) {
-    const std::size_t layer = store_.layer_of_data(watch_.data());
-    if (free && store_.refilled(std::min(layer, states_.size() - 1), stream, from->chain.order()[common - 1]))
-      from->drop();
-    // In a stream of its own nobody else can go on from what was taken back.
-    if (!free || (store_.streams() == 1 && from->cache() != nullptr)) return fork(stream, *from, common);
-    from->cut(common);
-    return *from;
-  }
-  return assemble(stream, run, edited, from, common);
-}
-
-// A past that no sequence has as it is. The cells of one that has them all keep its order: the engine has
-// moved them. Those that nobody knows stand in the order of the cells, as the engine restores a state.
-Sequence& Pool::assemble(std::size_t stream, const Run& run, bool edited, Sequence* from,
-                         std::size_t common) {
-  for (auto& sequence : sequences_[stream])
-    if (from == nullptr && sequence->chain.covers(run.past)) from = sequence.get();
-  const bool covered = from != nullptr && from->chain.covers(run.past);
-  if (edited && !covered) common = 0;
-  std::vector<std::size_t> rest;
-  for (const std::size_t cell : cells_in(run.past))
-    if (common == 0 || !from->chain.contains(cell) || from->chain.place(cell) >= common) rest.push_back(cell);
-  if (from != nullptr && (covered || !edited))
-    std::stable_sort(rest.begin(), rest.end(), [&](std::size_t a, std::size_t b) {
-      const bool has_a = from->chain.contains(a), has_b = from->chain.contains(b);
-      return has_a && has_b ? from->chain.place(a) < from->chain.place(b) : has_a && !has_b;
-    });
-  const bool goes_on =
-      from != nullptr && from->graph != graph_ && (covered || edited || common == from->chain.size());
-  Sequence& into = goes_on                          ? *from
-                   : from != nullptr && common != 0 ? fork(stream, *from, common)
-                                                    : add(stream);
-  into.cut(common);
-  for (const std::size_t cell : rest) into.chain.append(cell);
-  return into;
+  const std::size_t watched = store_.layer_of_data(watch_.data());
+  if (watched != states_.size()) watch_.accept(stream, order, store_.gone(watched, stream));
 }
 
 }  // namespace zeromerge::plugin

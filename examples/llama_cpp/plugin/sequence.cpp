@@ -106,6 +106,20 @@ void Sequence::answer(std::size_t layer, RowKind kind, const RowView& q, const R
   account();
 }
 
+// Their queries look without a trace: no score knows them.
+void Sequence::answer_block(std::size_t layer, const RowView& q, const RowView& k, const RowView& v,
+                            const OutView& out) {
+  AnyLayer& cached = cache_->layer(layer);
+  cached.extend(k, v);
+  for (std::size_t t = 0; t < q.tokens; ++t) {
+    OutView row = out;
+    row.data = out.row(t, 0);
+    row.tokens = 1;
+    cached.attend(q.slice(t, 1), row);
+  }
+  account();
+}
+
 void Sequence::begin_second_reading() {
   if (cache_ == nullptr) return;
   for (std::size_t l = 0; l < cache_->geometry().layers; ++l) cache_->layer(l).begin_second_reading();

@@ -25,8 +25,10 @@ class Sequence {
 
   Chain chain;
   Turns turns;
-  bool windowed = false;    // its masks forget the oldest tokens, so that no cache can answer
-  std::uint64_t graph = 0;  // the last graph that it had rows in
+  bool windowed = false;          // its masks forget the oldest tokens, so that no cache can answer
+  std::uint64_t graph = 0;        // the last graph that it had rows in
+  std::uint64_t left_behind = 0;  // the number of the sequence that it was forked off from and that may be
+  std::uint64_t left_at = 0;      // over, and the graph in which that was
 
   std::uint64_t number() const noexcept { return number_; }
 
@@ -68,6 +70,9 @@ class Sequence {
   // Answers the rows of one layer.
   void answer(std::size_t layer, RowKind kind, const RowView& q, const RowView& k, const RowView& v,
               const OutView& out);
+  // The same for rows that see all of each other.
+  void answer_block(std::size_t layer, const RowView& q, const RowView& k, const RowView& v,
+                    const OutView& out);
   // All layers have answered `tokens` rows.
   void has_answered(std::size_t tokens) { settle_ -= settle_ < tokens ? settle_ : tokens; }
 

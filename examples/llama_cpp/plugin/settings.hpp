@@ -56,7 +56,6 @@ class Settings {
   std::atomic<uint64_t> rebuilds{0};
   std::atomic<uint64_t> refusals{0};
   std::atomic<uint64_t> attention_nanoseconds{0};
-  std::atomic<uint64_t> forks{0};
   Reasons reasons;
 
  private:

@@ -1,0 +1,133 @@
+// Which sequence a row continues, and where there is none that it does: whether one was taken back, forked,
+// restored or moved.
+#include <algorithm>
+
+#include "pool.hpp"
+
+namespace zeromerge::plugin {
+namespace {
+
+std::vector<std::size_t> cells_in(Cells past) {
+  std::vector<std::size_t> cells;
+  for (std::size_t cell = 0; cell < past.size(); ++cell)
+    if (past[cell] == kVisible) cells.push_back(cell);
+  return cells;
+}
+
+}  // namespace
+
+Sequence& Pool::add(std::size_t stream) {
+  sequences_[stream].push_back(std::make_unique<Sequence>(store_.cells(), next_number_++));
+  return *sequences_[stream].back();
+}
+
+Sequence& Pool::fork(std::size_t stream, const Sequence& from, std::size_t tokens) {
+  sequences_[stream].push_back(from.fork(store_.cells(), next_number_++, tokens));
+  return *sequences_[stream].back();
+}
+
+// The engine may have taken back the rest of `from`, or another sequence may still have it: that does not
+// show. So it stays. Where this happens again and again, as with drafts, the one that stayed last time and
+// has had no row since is over.
+Sequence& Pool::leave_behind(std::size_t stream, const Sequence& from, std::size_t tokens) {
+  const std::uint64_t last = from.left_behind;
+  const std::uint64_t since = from.left_at;
+  Sequence& copy = fork(stream, from, tokens);
+  copy.left_behind = from.number();
+  copy.left_at = graph_;
+  std::erase_if(sequences_[stream], [&](const auto& s) { return s->number() == last && s->graph < since; });
+  return copy;
+}
+
+Sequence& Pool::sequence_of(std::size_t stream, const Run& run) {
+  if (run.tokens == 0) return add(stream);
+  const bool edited = is_edited(stream, run);
+  Sequence* exact = nullptr;
+  for (auto& sequence : sequences_[stream]) {
+    if (sequence->windowed && sequence->graph != graph_ && sequence->chain.covers(run.past)) return *sequence;
+    if (!sequence->chain.is(run.past)) continue;
+    if (sequence->graph != graph_) return *sequence;
+    exact = sequence.get();
+  }
+  return exact != nullptr ? fork(stream, *exact, run.tokens) : follow(stream, run, edited);
+}
+
+// Whether the engine has changed these cells since a graph wrote them. No cache that holds one is right then.
+bool Pool::is_edited(std::size_t stream, const Run& run) {
+  const std::size_t layer = store_.layer_of_data(watch_.data());
+  if (layer == states_.size()) return false;
+  const std::vector<std::size_t> cells = cells_in(run.past);
+  const std::vector<char>& gone = store_.gone(layer, stream);
+  const Watch::Past past = watch_.look(stream, cells, gone);
+  if (past != Watch::Past::same) watch_.accept(stream, cells, gone);
+  if (past != Watch::Past::edited) return false;
+  for (auto& sequence : sequences_[stream])
+    if (std::any_of(cells.begin(), cells.end(), [&](std::size_t c) { return sequence->chain.contains(c); }))
+      sequence->drop();
+  return true;
+}
+
+// The sequence that has most of its oldest tokens in the run's past; of several the shortest.
+Sequence* Pool::nearest(std::size_t stream, const Run& run, std::size_t& common) const {
+  Sequence* nearest = nullptr;
+  common = 0;
+  for (const auto& sequence : sequences_[stream]) {
+    const std::size_t n = sequence->chain.common(run.past);
+    if (n < std::max<std::size_t>(common, 1)) continue;
+    if (n == common && sequence->chain.size() >= nearest->chain.size()) continue;
+    nearest = sequence.get();
+    common = n;
+  }
+  return nearest;
+}
+
+// The past is none that a sequence has: taken back, forked, restored, moved.
+Sequence& Pool::follow(std::size_t stream, const Run& run, bool edited) {
+  for (auto& sequence : sequences_[stream]) {
+    if (sequence->graph == graph_ || edited || !sequence->chain.ends_with(run.past, run.tokens)) continue;
+    sequence->windowed = true;
+    return *sequence;
+  }
+  std::size_t common = 0;
+  Sequence* from = nearest(stream, run, common);
+  const bool free = from != nullptr && from->graph != graph_;
+  if (from != nullptr && common == run.tokens) {
+    const std::size_t layer = store_.layer_of_data(watch_.data());
+    if (free && store_.refilled(std::min(layer, states_.size() - 1), stream, from->chain.order()[common - 1]))
+      from->drop();
+    // In a stream of its own nobody else can go on from what was taken back.
+    if (!free) return fork(stream, *from, common);
+    if (store_.streams() == 1 && from->cache() != nullptr) return leave_behind(stream, *from, common);
+    from->cut(common);
+    return *from;
+  }
+  return assemble(stream, run, edited, from, common);
+}
+
+// A past that no sequence has as it is. The cells of one that has them all keep its order: the engine has
+// moved them. Those that nobody knows stand in the order of the cells, as the engine restores a state.
+Sequence& Pool::assemble(std::size_t stream, const Run& run, bool edited, Sequence* from,
+                         std::size_t common) {
+  for (auto& sequence : sequences_[stream])
+    if (from == nullptr && sequence->chain.covers(run.past)) from = sequence.get();
+  const bool covered = from != nullptr && from->chain.covers(run.past);
+  if (edited && !covered) common = 0;
+  std::vector<std::size_t> rest;
+  for (const std::size_t cell : cells_in(run.past))
+    if (common == 0 || !from->chain.contains(cell) || from->chain.place(cell) >= common) rest.push_back(cell);
+  if (from != nullptr && (covered || !edited))
+    std::stable_sort(rest.begin(), rest.end(), [&](std::size_t a, std::size_t b) {
+      const bool has_a = from->chain.contains(a), has_b = from->chain.contains(b);
+      return has_a && has_b ? from->chain.place(a) < from->chain.place(b) : has_a && !has_b;
+    });
+  const bool goes_on =
+      from != nullptr && from->graph != graph_ && (covered || edited || common == from->chain.size());
+  Sequence& into = goes_on                          ? *from
+                   : from != nullptr && common != 0 ? fork(stream, *from, common)
+                                                    : add(stream);
+  into.cut(common);
+  for (const std::size_t cell : rest) into.chain.append(cell);
+  return into;
+}
+
+}  // namespace zeromerge::plugin
