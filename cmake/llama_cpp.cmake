@@ -123,7 +123,8 @@ function(zeromerge_add_llama_cpp)
   # As one file it takes a tenth of the time.
   target_compile_options(mtmd PRIVATE -O0)
   set_target_properties(mtmd PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 0)
-  set_source_files_properties(mtmd-helper.cpp mtmd-helper-gen.cpp TARGET_DIRECTORY mtmd
+  set(mtmd "${ZEROMERGE_LLAMA_DIR}/tools/mtmd/mtmd")
+  set_source_files_properties("${mtmd}-helper.cpp" "${mtmd}-helper-gen.cpp" TARGET_DIRECTORY mtmd
                               PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
   # The programs that people start, for tests and benches of the plug-in in them.
   add_custom_target(zeromerge-llama-programs DEPENDS ${programs})

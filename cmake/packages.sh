@@ -41,7 +41,7 @@ need_packages() {
 build_packages=(g++ cmake ninja-build git ca-certificates python3 python3-pip libgtest-dev nlohmann-json3-dev
   libcli11-dev)
 # What the tests need besides.
-test_packages=(clang libclang-rt-dev)
+test_packages=(clang libclang-rt-dev libomp-dev)
 # Renders the page that zeromerge-evaluate writes; without it that test is skipped.
 browser_packages=(chromium)
 # For another CPU; without them that test is skipped.

@@ -28,9 +28,16 @@ class Reference:
 
 
 def reload(chat):
-    """What llama-server does with idle slots, by its own actions."""
-    for action in ("save", "erase", "restore"):
-        chat.server.slot(action, chat.slot)
+    """What llama-server does with idle slots, by its own actions.
+
+    Another sequence takes the first cells meanwhile: in the same cells, with the same content, a restored state could not
+    be told from one that has been there all along.
+    """
+    chat.server.slot("save", chat.slot)
+    chat.server.slot("erase", chat.slot)
+    chat.server.complete("Hello", 1, id_slot=chat.slot + 1)
+    chat.server.slot("restore", chat.slot)
+    chat.server.slot("erase", chat.slot + 1)
 
 
 def alone(server, conversation, restored):

@@ -28,6 +28,7 @@ def parse():
     parser.add_argument("--policy", default="full", help="default: %(default)s")
     parser.add_argument("--plain", action="store_true", help="llama.cpp alone, to see that the scenario itself holds")
     parser.add_argument("--reclaim", choices=["no", "yes", "both"], default="both", help="default: %(default)s")
+    parser.add_argument("--threads", type=int, help="of llama-server; one a core if not given (on a busy machine 1 is far faster)")
     parser.add_argument("--preload", action="append", default=[], help="a sanitizer's library, say; more than one if repeated")
     parser.add_argument("--tie", type=float, default=0.05, help="nats within which two tokens are equally likely")
     parser.add_argument("--drift", type=float, default=0.05, help="nats by which a log-probability may differ")
@@ -62,6 +63,7 @@ class Run:
         self.model = expanded(options)
         self.report = Report(options.tie, options.drift)
         self.conversations = [Conversation(i) for i in range(4)]
+        self.threads = ["-t", str(options.threads)] if options.threads else []
         self.compressed = not options.plain and options.policy != "full"
 
     @contextlib.contextmanager
@@ -71,7 +73,7 @@ class Run:
         settings = {"ZEROMERGE_POLICY": options.policy, "ZEROMERGE_RECLAIM": "1" if reclaim else "0"}
         log = os.path.join(options.logs, f"{name.replace(' ', '-').replace(',', '')}.log")
         server = Server(options.server, self.model, log, plugin=None if options.plain else options.plugin,
-                        options=(["-fa", "on"] if options.plain else []) + list(flags), settings=settings,
+                        options=[*(["-fa", "on"] if options.plain else []), *flags, *self.threads], settings=settings,
                         preload=[*options.preload, options.tap])
         with server:
             yield server
