@@ -146,5 +146,54 @@ TEST_F(TakenBack, AStateThatIsRestoredElsewhereGivesTheSameAnswersEachTime) {
   EXPECT_EQ(engine.statistics().rebuilds, 3 * layers());
 }
 
+// llama-server saves conversations that are idle, clears their slots, and restores them when they go on. With
+// reclaiming what it saves is zeros; the caches know the rest.
+TEST_F(TakenBack, SequencesThatWereSavedAndRestoredReadNothingAgain) {
+  engine.policy("zeromerge:budget=48");
+  Options options = large();
+  options.sequences = 2;
+  options.unified = true;
+  const auto expected = [&](std::size_t first) {
+    return run(large(), engine.text(first, 400), engine.text(first + 400, 12));
+  };
+  const Rows one = expected(0), two = expected(150);
+  for (const bool reclaim : {false, true}) {
+    SCOPED_TRACE(reclaim ? "with reclaiming" : "");
+    engine.set_reclaim(reclaim);
+    engine.reset_statistics();
+    Context context(options);
+    for (const llama_seq_id s : {0, 1}) context.feed(engine.text(0, 10), s);
+    context.clear();
+    context.take(0);
+    std::vector<std::uint8_t> states[2];
+    Rows got[2];
+    const auto take = [&](std::size_t s, llama_seq_id from) {
+      for (Row& row : context.take(from)) got[s].push_back(std::move(row));
+    };
+    for (const std::size_t s : {0u, 1u}) {
+      context.feed(engine.text(150 * s, 400), 0);
+      context.feed_each(engine.text(150 * s + 400, 4), 0);
+      take(s, 0);
+      states[s] = context.save();
+      context.roll_back(404);
+    }
+    // In turns, each in the other's cells or elsewhere.
+    for (const std::size_t s : {0u, 1u, 0u, 1u}) {
+      const std::size_t done = got[s].size() - 1;
+      context.restore(states[s]);
+      context.feed_each(engine.text(150 * s + 400 + done, 4), 0);
+      take(s, 0);
+      states[s] = context.save();
+      context.roll_back(400 + done + 4);
+      context.feed(engine.text(40, 30 + done), 1);
+      llama_memory_seq_rm(context.memory(), 1, -1, -1);
+      context.set_next(1, 0);
+    }
+    expect_untroubled();
+    EXPECT_TRUE(one == got[0]) << describe(difference(one, got[0]));
+    EXPECT_TRUE(two == got[1]) << describe(difference(two, got[1]));
+  }
+}
+
 }  // namespace
 }  // namespace zeromerge::test

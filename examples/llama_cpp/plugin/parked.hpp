@@ -1,7 +1,7 @@
-// Sequences that are over for the engine, for all that shows, and whose cells have been given back: if the
-// engine has saved such a state, it has saved zeros, and when it restores it, only the caches know the
-// content. A server does that by itself with conversations that are idle. So with reclaiming on some are
-// kept, compressed as they are, until the engine shows their past again, or others take their place.
+// Sequences that are over for the engine, for all that shows. It may have saved such a state, as a server
+// does by itself with conversations that are idle, and restore it: then the cache need not read all of it
+// again, and with reclaiming on, where zeros have been saved, it is all that knows the content. So some are
+// kept, compressed as they are, until others take their place.
 #pragma once
 
 #include <cstddef>

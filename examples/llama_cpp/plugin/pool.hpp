@@ -87,6 +87,7 @@ class Pool {
   void plan(const ggml_tensor* op, const std::vector<std::int64_t>& rows);
   void plan_stream(const ggml_tensor* op, StreamPlan& plan, const std::vector<char>* outputs);
   void give_up_overwritten(const StreamPlan& plan, std::size_t view);
+  bool is_worth_parking(const Sequence& sequence) const;
   void park(std::size_t stream, std::unique_ptr<Sequence> sequence);
   void give_up_wiped(std::size_t stream, std::uint64_t but);
   void prepare(StreamPlan& plan, Part& part, const std::vector<char>* outputs);
@@ -120,6 +121,7 @@ class Pool {
   std::vector<std::vector<std::size_t>> fresh_;    // [streams] cells that the caches take in this graph
   std::vector<std::vector<std::size_t>> waiting_;  // [streams] took before it; their pages are still there
   Parked parked_;
+  bool several_ = false;  // there have been several sequences at a time
   Plan plan_;
   Watch watch_;
   Watch checkpoint_watch_;  // what was known of the cells at the checkpoint

@@ -52,21 +52,25 @@ Sequence& Pool::sequence_of(std::size_t stream, const Run& run) {
     exact = sequence.get();
   }
   if (exact != nullptr) return fork(stream, *exact, run.tokens);
+  std::size_t common = 0;
+  if (!edited && nearest(stream, run, common) != nullptr && common == run.tokens)
+    return follow(stream, run, edited);
   if (Sequence* known = edited ? nullptr : recognise(stream, run); known != nullptr) return *known;
   return follow(stream, run, edited);
 }
 
-// With reclaiming on, a state that the engine has saved and restores has no content but that of its newest
-// cells. It is that of a sequence which is, or was, elsewhere.
+// A state that the engine has saved and restores is that of a sequence which is, or was, elsewhere. With
+// reclaiming on it has no content but that of its newest cells.
 Sequence* Pool::recognise(std::size_t stream, const Run& run) {
   const std::size_t layer = store_.layer_of_data(watch_.data());
-  if (!Settings::get().reclaim() || layer == states_.size()) return nullptr;
+  if (layer == states_.size() || (parked_.empty() && !Settings::get().reclaim())) return nullptr;
   const std::vector<std::size_t> cells = cells_in(run.past);
   std::vector<std::uint64_t> keys, known;
   for (const std::size_t cell : cells) keys.push_back(watch_.present(stream, cell));
-  if (std::find(keys.begin(), keys.end(), 0u) == keys.end()) return nullptr;
   std::vector<std::size_t> order;
   const Sequence* from = parked_.find(cells, keys, order);
+  const bool blank = std::find(keys.begin(), keys.end(), 0u) != keys.end();
+  if (from == nullptr && !blank) return nullptr;
   for (const auto& sequence : sequences_[stream]) {
     if (from != nullptr || sequence->cache() == nullptr || sequence->graph == graph_) continue;
     known.clear();
@@ -78,7 +82,7 @@ Sequence* Pool::recognise(std::size_t stream, const Run& run) {
   copy.chain = Chain(store_.cells());
   for (const std::size_t cell : order) copy.chain.append(cell);
   store_.take_blank(stream, cells);
-  watch_.accept(stream, cells, store_.gone(layer, stream));
+  watch_.accept(stream, cells, std::vector<char>(store_.cells(), 0));  // what is blank is not known
   fresh_[stream].insert(fresh_[stream].end(), cells.begin(), cells.end());
   return &copy;
 }
@@ -96,7 +100,7 @@ bool Pool::is_edited(std::size_t stream, const Run& run) {
     const Chain& chain = sequence->chain;
     if (!edited || std::none_of(cells.begin(), cells.end(), [&](std::size_t c) { return chain.contains(c); }))
       continue;
-    if (Settings::get().reclaim() && sequence->graph != graph_ && sequence->is_compressed())
+    if (sequence->graph != graph_ && is_worth_parking(*sequence))
       park(stream, std::move(sequence));
     else
       sequence->drop();

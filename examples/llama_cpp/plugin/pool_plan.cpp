@@ -112,6 +112,9 @@ void Pool::plan(const ggml_tensor* op, const std::vector<std::int64_t>& rows) {
     plan_stream(op, stream, outputs.empty() ? nullptr : &part);
   }
   for (std::size_t s = 0; s < sequences_.size(); ++s) give_up_wiped(s, graph_);
+  std::size_t alive = 0;
+  for (const Sequences& all : sequences_) alive += all.size();
+  several_ = several_ || alive > 1;
   plan_.mask = op->src[3];
 }
 
@@ -149,13 +152,23 @@ void Pool::give_up_overwritten(const StreamPlan& plan, std::size_t view) {
       left = std::min(left, chain.size());
     }
     if (left == chain.size()) continue;
-    if (Settings::get().reclaim() && sequence->is_compressed() &&
-        (left == 0 || !sequence->can_go_back_to(left)))
+    if (is_worth_parking(*sequence) && (left == 0 || !sequence->can_go_back_to(left)))
       park(plan.stream, std::move(sequence));
     else
       sequence->cut(left);
   }
   std::erase_if(sequences_[plan.stream], [](const auto& s) { return s == nullptr || s->chain.size() == 0; });
+}
+
+// A program that has had one sequence at a time has no use for an old one. A server with several saves those
+// that are idle, and restores them.
+bool Pool::is_worth_parking(const Sequence& sequence) const {
+  if (!sequence.is_compressed()) return false;
+  if (Settings::get().reclaim() || !several_) return Settings::get().reclaim();
+  std::size_t bytes = 0;
+  for (const ModelLayer& layer : store_.layers())
+    bytes += sequence.chain.size() * (layer.k->nb[1] + layer.v->nb[1]);
+  return sequence.cache()->bytes().held < bytes;
 }
 
 void Pool::park(std::size_t stream, std::unique_ptr<Sequence> sequence) {

@@ -49,21 +49,22 @@ class Sequence {
   void append(const std::vector<std::size_t>& cells, bool answered);
   // What layers hold behind so many tokens is none of the chain's.
   std::size_t agreed() const noexcept { return agreed_; }
-  // Whether the layers can go back to what is agreed; and whether that is a past which they have read without
-  // queries and not compressed since, so that it could as well be read again.
+  // Whether all layers can go back to what is agreed, or to so many tokens.
   bool can_go_back() const;
-  bool goes_back_to_what_it_read() const;
   bool can_go_back_to(std::size_t tokens) const;
+  // Whether they would go back to a past that they have read without queries and not compressed since, so
+  // that it could as well be read again.
+  bool goes_back_to_what_it_read() const;
+  void go_back();
   // Whether there is a cache whose prompt has ended in all layers.
   bool is_compressed() const;
-  void go_back();
+  // Tokens that a layer holds.
   std::size_t held(std::size_t layer) const { return cache_->layer(layer).tokens(); }
   // A layer takes the next tokens of the chain, whose queries are gone.
   void read(std::size_t layer, const RowView& k, const RowView& v);
   // To be called once all layers have read `tokens` tokens without queries: so many (at most kSettle) have to
   // come with them before anything is compressed. `anew`: the cache held nothing before.
   void has_read(std::size_t tokens, bool anew);
-  bool settles() const noexcept { return settle_ != 0; }
 
   // What the next rows behind `tokens` are; outputs: of these rows, or null if that is not known.
   RowKind next(std::size_t tokens, std::size_t rows, const std::vector<char>* outputs);
