@@ -108,6 +108,7 @@ class Pool {
   Sequence& fork(std::size_t stream, const Sequence& from, std::size_t tokens);
   Sequence& leave_behind(std::size_t stream, const Sequence& from, std::size_t tokens);
   Sequence* nearest(std::size_t stream, const Run& run, std::size_t& common) const;
+  void forget_refilled(std::size_t stream, Sequence& sequence, std::size_t tokens);
   bool is_edited(std::size_t stream, const Run& run);
   void answer(ggml_tensor* op, std::size_t layer, const StreamPlan& plan, const Part& part);
 

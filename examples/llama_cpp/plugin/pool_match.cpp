@@ -48,7 +48,10 @@ Sequence& Pool::sequence_of(std::size_t stream, const Run& run) {
   for (auto& sequence : sequences_[stream]) {
     if (sequence->windowed && sequence->graph != graph_ && sequence->chain.covers(run.past)) return *sequence;
     if (!sequence->chain.is(run.past)) continue;
-    if (sequence->graph != graph_) return *sequence;
+    if (sequence->graph != graph_) {
+      forget_refilled(stream, *sequence, run.tokens);
+      return *sequence;
+    }
     exact = sequence.get();
   }
   if (exact != nullptr) return fork(stream, *exact, run.tokens);
@@ -110,6 +113,13 @@ bool Pool::is_edited(std::size_t stream, const Run& run) {
   return edited;
 }
 
+// A cell that was given back has content only if the engine has restored one: the cache holds another.
+void Pool::forget_refilled(std::size_t stream, Sequence& sequence, std::size_t tokens) {
+  const std::size_t layer = store_.layer_of_data(watch_.data());
+  if (store_.refilled(layer < states_.size() ? layer : 0, stream, sequence.chain.order()[tokens - 1]))
+    sequence.drop();
+}
+
 // The sequence that has most of its oldest tokens in the run's past; of several the shortest.
 Sequence* Pool::nearest(std::size_t stream, const Run& run, std::size_t& common) const {
   Sequence* nearest = nullptr;
@@ -135,9 +145,7 @@ Sequence& Pool::follow(std::size_t stream, const Run& run, bool edited) {
   Sequence* from = nearest(stream, run, common);
   const bool free = from != nullptr && from->graph != graph_;
   if (from != nullptr && common == run.tokens) {
-    const std::size_t layer = store_.layer_of_data(watch_.data());
-    if (free && store_.refilled(std::min(layer, states_.size() - 1), stream, from->chain.order()[common - 1]))
-      from->drop();
+    if (free) forget_refilled(stream, *from, common);
     // In a stream of its own nobody else can go on from what was taken back.
     if (!free) return fork(stream, *from, common);
     if (store_.streams() == 1 && from->cache() != nullptr) return leave_behind(stream, *from, common);
