@@ -13,7 +13,7 @@
 
 using namespace zeromerge;
 
-constexpr Geometry kModel{.layers = 2, .query_heads = 8, .kv_heads = 2, .head_dim = 64};
+const Geometry kModel{.layers = 2, .query_heads = 8, .kv_heads = 2, .head_dim = 64};
 constexpr std::size_t kPrompts[] = {200, 64, 130};  // tokens of each request
 constexpr std::size_t kRequests = std::size(kPrompts);
 

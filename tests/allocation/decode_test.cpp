@@ -81,13 +81,14 @@ void expect_no_allocation(const std::string& spec, const Executor& executor) {
       cache->layer(l).decode(t.queries(token, 1), t.keys(token, 1), t.values(token, 1), to);
   };
   for (std::size_t l = 0; l < g.layers; ++l) test::prefill(cache->layer(l), t, 0, 500);
-  for (std::size_t token = 500; token < 540; ++token) decode(token);
+  for (std::size_t token = 500; token < 580; ++token)
+    decode(token);  // the window of tokens to take back fills
   const std::size_t counted = allocations;
   const std::size_t held = cache->bytes().held;
 #if defined(__linux__)
   const std::size_t pages = Arena::shared().used();
 #endif
-  for (std::size_t token = 540; token < t.count; ++token) decode(token);
+  for (std::size_t token = 580; token < t.count; ++token) decode(token);
   EXPECT_EQ(allocations, counted);
   EXPECT_EQ(cache->bytes().held, held);
 #if defined(__linux__)
@@ -115,6 +116,34 @@ TEST(DecodeStep, AllocatesNothingWithThreads) {
   expect_no_allocation("zeromerge:budget=400", threads(2));
   expect_no_allocation("zeromerge:budget=400,storage=q4", threads(2));
   expect_no_allocation("zeromerge:budget=400,storage=q4,precise=1%", threads(2));
+}
+
+// Verified batches of drafts: tokens in one call, of which the last are taken back.
+TEST(TakingBack, AllocatesNothing) {
+  const Geometry g{.layers = 1, .query_heads = 6, .kv_heads = 2, .head_dim = 64};
+  const test::Tokens t(g, 700, 4);
+  for (const char* spec : {"zeromerge:budget=200", "zeromerge:budget=200,storage=q8", "best:budget=200",
+                           "zeromerge:budget=200,residual=10%,storage=q4", "keydiff:budget=200"}) {
+    SCOPED_TRACE(spec);
+    CacheOptions options;
+    options.rope = std::make_shared<Rope>(RopeParams{.dims = g.head_dim}, g.head_dim);
+    auto cache = make_cache(spec, g, std::move(options));
+    std::vector<float> out(5 * g.query_heads * g.head_dim);
+    const OutView to = out_rows(out.data(), 5, g.query_heads, g.head_dim);
+    AnyLayer& layer = cache->layer(0);
+    test::prefill(layer, t, 0, 500);
+    std::size_t counted = 0, held = 0, truncated = 0;
+    for (std::size_t token = 500; token + 5 < t.count; token += 2) {
+      if (token == 580) counted = allocations, held = cache->bytes().held;
+      layer.decode(t.queries(token, 5), t.keys(token, 5), t.values(token, 5), to);
+      const std::size_t before = allocations;
+      layer.truncate(token + 2);
+      truncated += allocations - before;
+    }
+    EXPECT_EQ(truncated, 0u);
+    EXPECT_EQ(allocations, counted);
+    EXPECT_EQ(cache->bytes().held, held);
+  }
 }
 
 }  // namespace

@@ -106,7 +106,7 @@ TEST(CacheBytes, TheCountIsTheAllocators) {
   const Tokens t(kGeometry, 200, 13);
   const std::size_t before = aligned_bytes;
   {
-    auto cache = test::make<f16>("budget=40,residual=2", kGeometry);
+    auto cache = test::make<f16>("budget=40,residual=2,rollback=16", kGeometry);
     const auto check = [&] {
       ASSERT_EQ(aligned_bytes - before, cache.bytes().held + cache.workspace_bytes());
       ASSERT_GT(cache.bytes().held, 0u);

@@ -91,6 +91,26 @@ TEST(Growth, CountsBytesAndTheReferenceStay) {
   }
 }
 
+// A share is lifted to least= on average; a head that needs less than that has less.
+TEST(Growth, TheLeastIsAnAverageWhereHeadsDiffer) {
+  const Tokens t(kGeometry, 400, 7);
+  const auto smallest = [&](const std::string& settings) {
+    auto cache = test::make("budget=20%,heads=adaptive,floor=0%," + settings, kGeometry);
+    (void)test::prefill(cache.layer(0), t, 0, 400);
+    cache.finish_prompt();
+    std::size_t least = 400, all = 0;
+    for (std::size_t h = 0; h < kGeometry.kv_heads; ++h) {
+      least = std::min(least, cache.layer(0).head(h).size());
+      all += cache.layer(0).head(h).size();
+    }
+    EXPECT_EQ(all, kGeometry.kv_heads * 100) << settings;
+    return least;
+  };
+  EXPECT_EQ(smallest("least=100"), 100u);
+  EXPECT_LT(smallest("least=100,lowest=12,tail=4"), 100u);
+  EXPECT_GE(smallest("least=100,lowest=12,tail=4"), 12u);
+}
+
 // A head is given room a tile at a time, so most of its growth takes no memory.
 TEST(Growth, MostStepsTakeNoMemory) {
   const Tokens t(kGeometry, 2000, 5);

@@ -153,7 +153,7 @@ TEST(LayerShapes, BudgetsOverLayersCountEveryHead) {
 TEST(LayerShapes, APackedBudgetOverLayersCountsEveryHead) {
   const Geometry g = of_heads({3, 5});
   const auto t = model(g, 4, 400);
-  const auto cache = make_cache("best:budget=25%,precise=0", g, options(g));
+  const auto cache = make_cache("best:budget=25%,least=32,precise=0", g, options(g));
   for (std::size_t l = 0; l < g.layers; ++l) (void)test::prefill(cache->layer(l), t[l], 0, 360);
   cache->finish_prompt();
   std::size_t sum = 0;

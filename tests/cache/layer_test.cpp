@@ -437,7 +437,8 @@ TEST(LayerTruncate, ForgettingTheEndGivesWhatAShorterPromptHolds) {
 
 TEST(LayerTruncate, IsPossibleExactlyWhileTheFirstSlotsAreTheFirstTokens) {
   const Tokens t(kGeometry, 120, 13);
-  for (const char* settings : {"budget=40,residual=3", "budget=40,merge=drop", "budget=40,reference=1"}) {
+  for (const char* settings : {"budget=40,residual=3,rollback=0", "budget=40,merge=drop,rollback=0",
+                               "budget=40,reference=1,rollback=0"}) {
     SCOPED_TRACE(settings);
     for (std::size_t last = 20; last < 60; ++last) {
       auto cache = test::make(settings, kGeometry);

@@ -228,17 +228,17 @@ TEST(SharedBudget, ABudgetForEverythingIsExactAndGoesOnGrowing) {
 
 // Heads that have got many entries keep them while a share budget grows with the sequence.
 TEST(SharedBudget, ALaterPromptThatFitsCutsNothing) {
-  const auto t = model(8, 700);
+  const auto t = model(8);
   const Shared shared;
   for (const std::string& heads :
        {std::string("heads=two-stage,replay=100%,merge=drop"), shared.by_profile()}) {
-    auto cache = made(heads, "30%");
+    auto cache = made(heads, "170");
     take(cache, t, 0, kPrompt);
     cache.finish_prompt();
-    for (std::size_t token = kPrompt; token < 500; ++token)
+    for (std::size_t token = kPrompt; token < 165; ++token)
       for (std::size_t l = 0; l < kLayers; ++l) (void)test::decode(cache.layer(l), t[l], token);
     const auto before = state(cache);
-    take(cache, t, 500, 5);
+    take(cache, t, 165, 5);
     cache.finish_prompt();
     const auto after = state(cache);
     for (std::size_t l = 0; l < kLayers; ++l)

@@ -6,7 +6,7 @@
 namespace zeromerge::test {
 namespace {
 
-constexpr Geometry kGeometry{.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 64};
+const Geometry kGeometry{.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 64};
 
 class DeviceCheckpoint : public DeviceTest {};
 

@@ -8,7 +8,7 @@
 namespace zeromerge::test {
 namespace {
 
-constexpr Geometry kUploaded{.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 64};
+const Geometry kUploaded{.layers = 2, .query_heads = 4, .kv_heads = 2, .head_dim = 64};
 
 struct UploadCase {
   const char* name;

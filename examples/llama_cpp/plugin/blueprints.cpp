@@ -93,7 +93,7 @@ void Blueprints::see_outputs(const ggml_tensor* op) {
   if (rows == nullptr || rows->type != GGML_TYPE_I32 || std::strcmp(rows->name, kOutputs) != 0) return;
   const auto attention = attention_before(op);
   for (const ggml_tensor* layer : attention)
-    if (layer->src[3] != nullptr) outputs_[layer->src[3]] = {rows, attention};
+    if (layer->src[3] != nullptr) outputs_[layer->src[3]] = {rows, attention, root_of(layer->src[1])->buffer};
 }
 
 std::vector<ModelLayer> Blueprints::layers_in(const ggml_backend_buffer* cells) const {
@@ -115,6 +115,7 @@ const ggml_tensor* Blueprints::outputs_of(const ggml_tensor* mask) const {
 void Blueprints::forget(const ggml_backend_buffer* cells) {
   const std::lock_guard lock(mutex_);
   caches_.erase(cells);
+  std::erase_if(outputs_, [cells](const auto& entry) { return entry.second.cells == cells; });
 }
 
 }  // namespace zeromerge::plugin

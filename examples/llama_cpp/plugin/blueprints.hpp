@@ -39,6 +39,7 @@ class Blueprints {
   struct Outputs {
     const ggml_tensor* rows;
     std::unordered_set<const ggml_tensor*> attention;  // the operators of its graph
+    const ggml_backend_buffer* cells;                  // that these read
   };
 
   Layer& layer_of_cells(const ggml_tensor* k);

@@ -86,6 +86,15 @@ void CellStore::take_filled(std::size_t layer, std::size_t stream, const std::si
   for (std::size_t i = 0; i < count; ++i) gone_of(layer, stream)[cells[i]] = 0;
 }
 
+void CellStore::take_blank(std::size_t stream, const std::vector<std::size_t>& cells) {
+  for (std::size_t l = 0; l < layers_.size(); ++l)
+    for (const std::size_t cell : cells)
+      gone_of(l, stream)[cell] = k_pages_[l * streams_ + stream].blank(cell, true) ||
+                                         v_pages_[l * streams_ + stream].blank(cell, true)
+                                     ? 1
+                                     : 0;
+}
+
 bool CellStore::refilled(std::size_t layer, std::size_t stream, std::size_t cell) const {
   return gone(layer, stream)[cell] != 0 && !k_pages_[layer * streams_ + stream].blank(cell, true);
 }

@@ -46,6 +46,8 @@ class CellStore {
                       bool all) const;
   // The engine has filled these cells by other means than a graph, if they were given back.
   void take_filled(std::size_t layer, std::size_t stream, const std::size_t* cells, std::size_t count);
+  // What is blank of these cells counts as given back.
+  void take_blank(std::size_t stream, const std::vector<std::size_t>& cells);
   // Whether the engine has filled a cell that was given back, or wiped one that was not.
   bool refilled(std::size_t layer, std::size_t stream, std::size_t cell) const;
   bool wiped(std::size_t layer, std::size_t stream, std::size_t cell) const;

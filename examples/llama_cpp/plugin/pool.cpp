@@ -181,6 +181,7 @@ void Pool::each_sequence(const std::function<void(Sequence&)>& visit) {
 
 void Pool::trim(std::uint64_t idle) {
   plan_ = {};
+  parked_.clear();
   for (std::size_t stream = 0; stream < sequences_.size(); ++stream) {
     give_up_wiped(stream, graph_ + 1);
     std::erase_if(sequences_[stream], [&](const auto& s) { return graph_ - s->graph >= idle; });
@@ -188,6 +189,7 @@ void Pool::trim(std::uint64_t idle) {
 }
 
 bool Pool::holds_caches() const {
+  if (!parked_.empty()) return true;
   for (const Sequences& all : sequences_)
     for (const auto& sequence : all)
       if (sequence->cache() != nullptr) return true;
@@ -218,6 +220,7 @@ void Pool::rollback() {
 
 void Pool::count(zeromerge_statistics& statistics) const {
   statistics.engine_bytes += store_.resident_bytes();
+  statistics.kv_bytes += parked_.bytes();
   const std::size_t layers = store_.layers().size();
   for (const Sequences& all : sequences_)
     for (const auto& sequence : all) {

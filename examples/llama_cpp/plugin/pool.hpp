@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cell_store.hpp"
+#include "parked.hpp"
 #include "plugin_api.h"
 #include "reasons.hpp"
 #include "sequence.hpp"
@@ -86,6 +87,7 @@ class Pool {
   void plan(const ggml_tensor* op, const std::vector<std::int64_t>& rows);
   void plan_stream(const ggml_tensor* op, StreamPlan& plan, const std::vector<char>* outputs);
   void give_up_overwritten(const StreamPlan& plan, std::size_t view);
+  void park(std::size_t stream, std::unique_ptr<Sequence> sequence);
   void give_up_wiped(std::size_t stream, std::uint64_t but);
   void prepare(StreamPlan& plan, Part& part, const std::vector<char>* outputs);
   void hold(Sequence& sequence, std::size_t stream);
@@ -98,6 +100,7 @@ class Pool {
 
   // Which sequence a run continues, its chain brought to the run's past.
   Sequence& sequence_of(std::size_t stream, const Run& run);
+  Sequence* recognise(std::size_t stream, const Run& run);
   Sequence& follow(std::size_t stream, const Run& run, bool edited);
   Sequence& assemble(std::size_t stream, const Run& run, bool edited, Sequence* from, std::size_t common);
   Sequence& add(std::size_t stream);
@@ -116,6 +119,7 @@ class Pool {
   std::vector<LayerState> states_;                 // [layers]
   std::vector<std::vector<std::size_t>> fresh_;    // [streams] cells that the caches take in this graph
   std::vector<std::vector<std::size_t>> waiting_;  // [streams] took before it; their pages are still there
+  Parked parked_;
   Plan plan_;
   Watch watch_;
   Watch checkpoint_watch_;  // what was known of the cells at the checkpoint

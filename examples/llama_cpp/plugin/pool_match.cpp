@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "pool.hpp"
+#include "settings.hpp"
 
 namespace zeromerge::plugin {
 namespace {
@@ -42,6 +43,7 @@ Sequence& Pool::leave_behind(std::size_t stream, const Sequence& from, std::size
 Sequence& Pool::sequence_of(std::size_t stream, const Run& run) {
   if (run.tokens == 0) return add(stream);
   const bool edited = is_edited(stream, run);
+  if (Sequence* known = edited ? recognise(stream, run) : nullptr; known != nullptr) return *known;
   Sequence* exact = nullptr;
   for (auto& sequence : sequences_[stream]) {
     if (sequence->windowed && sequence->graph != graph_ && sequence->chain.covers(run.past)) return *sequence;
@@ -49,22 +51,59 @@ Sequence& Pool::sequence_of(std::size_t stream, const Run& run) {
     if (sequence->graph != graph_) return *sequence;
     exact = sequence.get();
   }
-  return exact != nullptr ? fork(stream, *exact, run.tokens) : follow(stream, run, edited);
+  if (exact != nullptr) return fork(stream, *exact, run.tokens);
+  if (Sequence* known = edited ? nullptr : recognise(stream, run); known != nullptr) return *known;
+  return follow(stream, run, edited);
 }
 
-// Whether the engine has changed these cells since a graph wrote them. No cache that holds one is right then.
+// With reclaiming on, a state that the engine has saved and restores has no content but that of its newest
+// cells. It is that of a sequence which is, or was, elsewhere.
+Sequence* Pool::recognise(std::size_t stream, const Run& run) {
+  const std::size_t layer = store_.layer_of_data(watch_.data());
+  if (!Settings::get().reclaim() || layer == states_.size()) return nullptr;
+  const std::vector<std::size_t> cells = cells_in(run.past);
+  std::vector<std::uint64_t> keys, known;
+  for (const std::size_t cell : cells) keys.push_back(watch_.present(stream, cell));
+  if (std::find(keys.begin(), keys.end(), 0u) == keys.end()) return nullptr;
+  std::vector<std::size_t> order;
+  const Sequence* from = parked_.find(cells, keys, order);
+  for (const auto& sequence : sequences_[stream]) {
+    if (from != nullptr || sequence->cache() == nullptr || sequence->graph == graph_) continue;
+    known.clear();
+    for (const std::size_t cell : sequence->chain.order()) known.push_back(watch_.known(stream, cell));
+    if (lies_in(sequence->chain.order(), known, cells, keys, order)) from = sequence.get();
+  }
+  if (from == nullptr) return nullptr;
+  Sequence& copy = fork(stream, *from, run.tokens);
+  copy.chain = Chain(store_.cells());
+  for (const std::size_t cell : order) copy.chain.append(cell);
+  store_.take_blank(stream, cells);
+  watch_.accept(stream, cells, store_.gone(layer, stream));
+  fresh_[stream].insert(fresh_[stream].end(), cells.begin(), cells.end());
+  return &copy;
+}
+
+// Whether the engine has changed these cells since a graph wrote them. No cache that holds one is right then;
+// with reclaiming on it may be one that the engine has saved.
 bool Pool::is_edited(std::size_t stream, const Run& run) {
   const std::size_t layer = store_.layer_of_data(watch_.data());
   if (layer == states_.size()) return false;
   const std::vector<std::size_t> cells = cells_in(run.past);
   const std::vector<char>& gone = store_.gone(layer, stream);
   const Watch::Past past = watch_.look(stream, cells, gone);
-  if (past != Watch::Past::same) watch_.accept(stream, cells, gone);
-  if (past != Watch::Past::edited) return false;
-  for (auto& sequence : sequences_[stream])
-    if (std::any_of(cells.begin(), cells.end(), [&](std::size_t c) { return sequence->chain.contains(c); }))
+  const bool edited = past == Watch::Past::edited;
+  for (auto& sequence : sequences_[stream]) {
+    const Chain& chain = sequence->chain;
+    if (!edited || std::none_of(cells.begin(), cells.end(), [&](std::size_t c) { return chain.contains(c); }))
+      continue;
+    if (Settings::get().reclaim() && sequence->graph != graph_ && sequence->is_compressed())
+      park(stream, std::move(sequence));
+    else
       sequence->drop();
-  return true;
+  }
+  std::erase(sequences_[stream], nullptr);
+  if (past != Watch::Past::same) watch_.accept(stream, cells, gone);
+  return edited;
 }
 
 // The sequence that has most of its oldest tokens in the run's past; of several the shortest.

@@ -135,20 +135,33 @@ void Pool::plan_stream(const ggml_tensor* op, StreamPlan& plan, const std::vecto
 void Pool::give_up_overwritten(const StreamPlan& plan, std::size_t view) {
   for (auto& sequence : sequences_[plan.stream]) {
     Chain& chain = sequence->chain;
+    std::size_t left = view < store_.cells() ? chain.first_from(view) : chain.size();
     for (const std::size_t cell : plan.cells) {
       if (!chain.contains(cell)) continue;
       if (!sequence->windowed) {
-        sequence->cut(chain.place(cell));
+        left = std::min(left, chain.place(cell));
         continue;
       }
       Chain rest(store_.cells());
       for (const std::size_t other : chain.order())
         if (other != cell) rest.append(other);
       chain = std::move(rest);
+      left = std::min(left, chain.size());
     }
-    if (view < store_.cells()) sequence->cut(chain.first_from(view));
+    if (left == chain.size()) continue;
+    if (Settings::get().reclaim() && sequence->is_compressed() &&
+        (left == 0 || !sequence->can_go_back_to(left)))
+      park(plan.stream, std::move(sequence));
+    else
+      sequence->cut(left);
   }
-  std::erase_if(sequences_[plan.stream], [](const auto& s) { return s->chain.size() == 0; });
+  std::erase_if(sequences_[plan.stream], [](const auto& s) { return s == nullptr || s->chain.size() == 0; });
+}
+
+void Pool::park(std::size_t stream, std::unique_ptr<Sequence> sequence) {
+  std::vector<std::uint64_t> keys;
+  for (const std::size_t cell : sequence->chain.order()) keys.push_back(watch_.known(stream, cell));
+  parked_.park(std::move(sequence), std::move(keys));
 }
 
 // Sequences whose newest key the engine has wiped, except those with rows in the graph `but`.

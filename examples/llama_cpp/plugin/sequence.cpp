@@ -64,6 +64,13 @@ bool Sequence::goes_back_to_what_it_read() const {
   return false;
 }
 
+bool Sequence::is_compressed() const {
+  if (cache_ == nullptr) return false;
+  for (std::size_t l = 0; l < cache_->geometry().layers; ++l)
+    if (cache_->layer(l).in_prompt()) return false;
+  return true;
+}
+
 void Sequence::go_back() {
   for (std::size_t l = 0; l < cache_->geometry().layers; ++l)
     if (held(l) > agreed_) cache_->layer(l).truncate(agreed_);

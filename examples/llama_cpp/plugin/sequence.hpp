@@ -53,6 +53,9 @@ class Sequence {
   // queries and not compressed since, so that it could as well be read again.
   bool can_go_back() const;
   bool goes_back_to_what_it_read() const;
+  bool can_go_back_to(std::size_t tokens) const;
+  // Whether there is a cache whose prompt has ended in all layers.
+  bool is_compressed() const;
   void go_back();
   std::size_t held(std::size_t layer) const { return cache_->layer(layer).tokens(); }
   // A layer takes the next tokens of the chain, whose queries are gone.
@@ -94,8 +97,6 @@ class Sequence {
   // Queries that a cache sees before it is compressed if it has read its past from the engine's cells:
   // without any, it could only guess what matters.
   static constexpr std::size_t kSettle = 64;
-
-  bool can_go_back_to(std::size_t tokens) const;
 
   struct Checkpoint {
     std::vector<std::unique_ptr<AnyCheckpoint>> held;

@@ -21,6 +21,15 @@ class Watch {
   void wrote(const ggml_tensor* k_root, std::size_t row);
   bool watches(const ggml_tensor* k_root) const { return k_root->data == data_; }
   const void* data() const { return data_; }
+  // The first bytes of a cell's key, as they were last known and as they are; 0: not known, or zeros.
+  std::uint64_t known(std::size_t stream, std::size_t cell) const {
+    const std::uint64_t key = known_.empty() ? 0 : known_[stream * cells_ + cell];
+    return key == 1 ? 0 : key;
+  }
+  std::uint64_t present(std::size_t stream, std::size_t cell) const {
+    const std::uint64_t key = now(stream * cells_ + cell);
+    return key == 1 ? 0 : key;
+  }
   // Whether a graph has written the cell, or it has been accepted.
   bool knows(std::size_t stream, std::size_t cell) const { return known_[stream * cells_ + cell] != 0; }
 

@@ -32,13 +32,14 @@ struct BudgetQuery {
   std::size_t kv_heads = 1;  // of a layer
   // The same of each of them, where layers differ.
   std::span<const std::size_t> each = {};
-  std::size_t tokens = 0;    // seen so far
-  std::size_t least = 0;     // what a share is lifted to; a count is taken as it is
-  std::size_t needed = 0;    // no head can do with fewer
-  std::size_t local = 0;     // what heads of different capacities have at least, see Areas::local
-  std::size_t beside = 0;    // of the mean capacity: first, last and merged entries, and one more
-  std::size_t by_bytes = 0;  // entries of a head whose bytes are the budget's, where it gives bytes
-  std::size_t group = 1;     // entries that are stored together, behind `loose` that never are
+  std::size_t tokens = 0;           // seen so far
+  std::size_t least = 0;            // what a share is lifted to; a count is taken as it is
+  std::size_t lowest = kUnlimited;  // where heads differ none has fewer than the smaller of this and `least`
+  std::size_t needed = 0;           // no head can do with fewer
+  std::size_t local = 0;            // what heads of different capacities have at least, see Areas::local
+  std::size_t beside = 0;           // of the mean capacity: first, last and merged entries, and one more
+  std::size_t by_bytes = 0;         // entries of a head whose bytes are the budget's, where it gives bytes
+  std::size_t group = 1;            // entries that are stored together, behind `loose` that never are
   std::size_t loose = 0;
   bool precise = false;  // keys take 8 bits instead of 4, see Policy::precise_from
   std::span<const std::vector<float>> importance =
@@ -64,7 +65,7 @@ struct CapacityBounds {
              : amount.is_share ? std::max(amount.of(query.tokens), query.least)
                                : amount.of(query.tokens)),
         lowest(std::max(
-            {std::min(mean, std::max(query.least, query.needed)),
+            {std::min(mean, std::max(std::min(query.least, query.lowest), query.needed)),
              static_cast<std::size_t>(floor * static_cast<double>(mean)),
              std::min(query.local, static_cast<std::size_t>(kMostLocal * static_cast<double>(mean)))})) {}
 
@@ -112,6 +113,17 @@ double target_error(const B& budget) noexcept {
     return budget.target_error();
   else
     return 0.0;
+}
+
+// Whether a budget says what it gives a head on average.
+template <class B>
+constexpr bool states_amount() noexcept {
+  return requires(const B& b) {
+    { b.amount } -> std::convertible_to<Amount>;
+  }
+  || requires(const B& b) {
+    { b.amount() } -> std::convertible_to<Amount>;
+  };
 }
 
 // What a budget gives a head on average; one that says nothing of it gives everything.

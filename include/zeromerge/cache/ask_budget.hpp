@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "zeromerge/cache/policy.hpp"
@@ -158,6 +159,7 @@ BudgetQuery budget_query(const P& policy, std::size_t layer, std::size_t kv_head
                     .kv_heads = kv_heads,
                     .tokens = tokens,
                     .least = least_capacity(policy),
+                    .lowest = policy.areas.lowest,
                     .needed = needed_capacity(policy),
                     .local = policy.areas.local.of(tokens)};
   query.precise = stores_precisely(policy, dims, tokens);
@@ -173,10 +175,11 @@ BudgetQuery budget_query(const P& policy, std::size_t layer, std::size_t kv_head
 }
 
 // Entries of a head on average that a share gives after so many tokens; 0: capacities do not follow the
-// tokens seen, since the budget is a count or bytes or the policy is the reference's.
+// tokens seen, since the budget states no share or the policy is the reference's.
 template <class P>
 std::size_t following_mean(const P& policy, std::size_t tokens) noexcept {
   const Amount amount = amount_of(policy.budget);
+  if (!states_amount<std::remove_cvref_t<decltype(policy.budget)>>()) return 0;
   if (!amount.is_share || policy.areas.as_reference) return 0;
   return std::max(amount.of(tokens), least_capacity(policy));
 }

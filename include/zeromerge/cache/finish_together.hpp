@@ -20,30 +20,6 @@ struct LayerList {
 
 namespace detail {
 
-// The ratings of layers that end their prompts together. Unless they are kept in the end, what rating has
-// changed is taken back, whatever has thrown.
-template <class Layer>
-class RatedLayers {
- public:
-  explicit RatedLayers(std::span<Layer* const> layers) : layers_(layers) { ratings_.reserve(layers.size()); }
-  RatedLayers(const RatedLayers&) = delete;
-  RatedLayers& operator=(const RatedLayers&) = delete;
-  ~RatedLayers() {
-    for (std::size_t i = 0; !kept_ && i < ratings_.size(); ++i) layers_[i]->take_back(ratings_[i]);
-  }
-
-  void rate() {
-    for (Layer* layer : layers_) layer->rate_prompt(ratings_.emplace_back());
-  }
-  void keep() noexcept { kept_ = true; }
-  std::span<PromptRatings> ratings() noexcept { return ratings_; }
-
- private:
-  std::span<Layer* const> layers_;
-  std::vector<PromptRatings> ratings_;
-  bool kept_ = false;
-};
-
 // Throws Error unless these layers, which share a budget, end a prompt of the same tokens.
 template <class Layer>
 void check_same_tokens(std::span<Layer* const> layers) {
@@ -54,28 +30,57 @@ void check_same_tokens(std::span<Layer* const> layers) {
            " tokens; feed all layers the same tokens before");
 }
 
-// [layers][kv_heads]: of each of them by itself, or of all together.
+// Layers that end their prompts together: rated, divided, ended. Unless they are ended, what rating has
+// changed is taken back, whatever has thrown.
 template <class Layer>
-std::vector<std::vector<std::size_t>> capacities_of(std::span<Layer* const> layers,
-                                                    std::span<PromptRatings> ratings, const LayerList& list) {
-  std::vector<std::vector<std::size_t>> all;
-  if (list.numbers.empty()) {
-    for (std::size_t i = 0; i < layers.size(); ++i) all.push_back(layers[i]->capacities(ratings[i]));
-    return all;
+class PromptsEnd {
+ public:
+  explicit PromptsEnd(std::span<Layer* const> layers) : layers_(layers) {
+    ratings_.reserve(layers.size());
+    capacities_.reserve(layers.size());
   }
-  PromptRatings joint;
-  for (PromptRatings& own : ratings) {
-    for (auto& head : own.for_budget) joint.for_budget.push_back(std::move(head));
-    own.for_budget.clear();
+  PromptsEnd(const PromptsEnd&) = delete;
+  PromptsEnd& operator=(const PromptsEnd&) = delete;
+  ~PromptsEnd() {
+    for (std::size_t i = 0; !ended_ && i < ratings_.size(); ++i) layers_[i]->take_back(ratings_[i]);
   }
-  const auto capacities = layers[0]->capacities(joint, list);
-  auto from = capacities.begin();
-  for (const std::size_t heads : list.kv_heads) {
-    all.emplace_back(from, from + static_cast<std::ptrdiff_t>(heads));
-    from += static_cast<std::ptrdiff_t>(heads);
+
+  // Each by itself.
+  void divide_alone() {
+    for (Layer* layer : layers_) {
+      PromptRatings& own = ratings_.emplace_back();
+      layer->rate_prompt(own);
+      capacities_.push_back(layer->capacities(own));
+      if (!layer->shares_budget()) own.for_budget = {};  // it has been asked
+    }
   }
-  return all;
-}
+  // All at once.
+  void divide_together(const LayerList& list) {
+    PromptRatings joint;
+    for (Layer* layer : layers_) {
+      PromptRatings& own = ratings_.emplace_back();
+      layer->rate_prompt(own);
+      for (auto& head : own.for_budget) joint.for_budget.push_back(std::move(head));
+      own.for_budget = {};
+    }
+    const auto capacities = layers_[0]->capacities(joint, list);
+    auto from = capacities.begin();
+    for (const std::size_t heads : list.kv_heads) {
+      capacities_.emplace_back(from, from + static_cast<std::ptrdiff_t>(heads));
+      from += static_cast<std::ptrdiff_t>(heads);
+    }
+  }
+  void end() {
+    ended_ = true;
+    for (std::size_t i = 0; i < layers_.size(); ++i) layers_[i]->finish_prompt(ratings_[i], capacities_[i]);
+  }
+
+ private:
+  std::span<Layer* const> layers_;
+  std::vector<PromptRatings> ratings_;                // [layers]
+  std::vector<std::vector<std::size_t>> capacities_;  // [layers][kv_heads]
+  bool ended_ = false;
+};
 
 }  // namespace detail
 
@@ -89,25 +94,24 @@ void finish_together(std::span<Layer* const> layers) {
   for (Layer* layer : layers)
     if (layer->in_prompt() && layer->tokens() != 0) open.push_back(layer);
   const std::span<Layer* const> ending(open);
-  LayerList list;  // of those that share a budget
   const bool shared = open.size() > 1 && open[0]->shares_budget();
-  for (std::size_t i = 0; shared && i < open.size(); ++i) {
-    list.numbers.push_back(open[i]->index());
-    list.kv_heads.push_back(open[i]->shape().kv_heads);
-  }
+  detail::PromptsEnd<Layer> prompts(ending);
   // What can be refused without a rating is, before that takes its time.
   if (shared) {
+    LayerList list;
+    for (const Layer* layer : open) {
+      list.numbers.push_back(layer->index());
+      list.kv_heads.push_back(layer->shape().kv_heads);
+    }
     detail::check_same_tokens(ending);
     (void)open[0]->capacities({}, list);
+    prompts.divide_together(list);
   } else {
     for (const Layer* layer : layers)
       if (layer->in_prompt()) (void)layer->capacities({});
+    prompts.divide_alone();
   }
-  detail::RatedLayers<Layer> rated(ending);
-  rated.rate();
-  const auto capacities = detail::capacities_of(ending, rated.ratings(), list);
-  rated.keep();
-  for (std::size_t i = 0; i < open.size(); ++i) open[i]->finish_prompt(rated.ratings()[i], capacities[i]);
+  prompts.end();
   for (Layer* layer : layers)
     if (!shared && layer->tokens() == 0) layer->finish_prompt();  // with nothing in it
 }

@@ -54,14 +54,15 @@ concept Merge = requires(const M& m, Head<float>& head, std::size_t n, std::span
 // Who is exempt from competition, and the order of slots: sinks | residual | context | recent (a ring once
 // the head is full).
 struct Areas {
-  Amount recent = share(0.4);  // the last tokens: of a head's capacity; at least 2
-  std::size_t sinks = 4;       // the first tokens, never evicted, never merged
-  std::size_t least = 32;      // a share budget never asks a head to do with fewer entries
-  Amount local = count(0);     // what every head of an unequal budget has at least, up to 60 % of the mean:
-                               // of the tokens seen, for the longer a prompt, the more lies near that matters
-  std::size_t block = 1;       // decoded tokens after which as many leave at once
-  std::size_t hold = 0;  // decoded tokens after which half of what a lasting score of whole prompts chose
-                         // competes again; 0: it stays for good
+  Amount recent = share(0.4);       // the last tokens: of a head's capacity; at least 2
+  std::size_t sinks = 4;            // the first tokens, never evicted, never merged
+  std::size_t least = 32;           // a share budget never asks heads to do with fewer entries on average
+  std::size_t lowest = kUnlimited;  // where heads differ none has fewer than the smaller of this and `least`
+  Amount local = count(0);  // what every head of an unequal budget has at least, up to 60 % of the mean:
+                            // of the tokens seen, for the longer a prompt, the more lies near that matters
+  std::size_t block = 1;    // decoded tokens after which as many leave at once
+  std::size_t hold = 0;     // decoded tokens after which half of what a lasting score of whole prompts chose
+                            // competes again; 0: it stays for good
   std::size_t rollback = 64;  // newest tokens that can be taken back, see LayerCache::truncate; 0: none
   bool as_reference = false;  // the reference code to the letter, see cache/evict.hpp
 

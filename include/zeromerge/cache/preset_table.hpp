@@ -57,6 +57,7 @@ inline const std::vector<Preset>& presets() {
         {"tail", "15"},  // and the one to come: a tile of rows in 8 bits
         {"local", "6%"},
         {"least", "100"},
+        {"lowest", "32"},
         {"merge", "drop"},
         {"importance", "mean"},
         {"decay", "0.98"},

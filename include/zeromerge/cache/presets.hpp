@@ -36,8 +36,10 @@
 //                                      help (asks reference queries)
 //     update=max|sum                   the score of a merged entry                    max
 //     metric=dot|l2                    which residual entry takes a leaver            dot
-//     least=32                         a share budget never asks a head to do with    32, best 100
-//                                      fewer
+//     least=32                         a share never asks heads to do with fewer on    32, best 100
+//                                      average: shorter sequences are kept whole
+//     lowest=32                        where heads differ none has fewer than the      least, best 32
+//                                      smaller of this and least
 //     local=6% | 60                    what every head has at least where heads       0
 //                                      differ: of the tokens seen, or a count, but
 //                                      at most 60 % of the uniform capacity

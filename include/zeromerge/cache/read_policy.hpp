@@ -138,6 +138,7 @@ inline AnyZeroMerge read_zeromerge(const Spec& spec) {
   policy.areas.recent = spec.amount("tail", share(reference ? 0.1 : 0.4));
   policy.areas.sinks = spec.whole("sinks", 0, reference ? 0 : 4);
   policy.areas.least = spec.whole("least", 0, 32);
+  if (spec.has("lowest")) policy.areas.lowest = spec.whole("lowest", 0, 0);
   policy.areas.local = spec.amount("local", count(0));
   policy.areas.as_reference = reference;
   policy.bounded = spec.choice("bounded", {"0", "1"}, 0) == 1;
@@ -177,12 +178,12 @@ inline AnyStreaming read_streaming(const Spec& spec) {
 
 // Throws Error if the spec has another key than these.
 inline void allow_policy_keys(const Spec& spec) {
-  spec.allow_only({"budget",     "tail",     "sinks",     "residual", "alpha",   "decay",  "score",
-                   "importance", "heads",    "profile",   "floor",    "merge",   "update", "metric",
-                   "least",      "bounded",  "reference", "storage",  "keys",    "values", "replay",
-                   "refit",      "ridge",    "second",    "first",    "evict",   "window", "far",
-                   "defensive",  "expected", "keydiff",   "norm",     "error",   "gate",   "groups",
-                   "rounding",   "hold",     "local",     "precise",  "rollback"});
+  spec.allow_only({"budget",     "tail",     "sinks",     "residual", "alpha",    "decay",  "score",
+                   "importance", "heads",    "profile",   "floor",    "merge",    "update", "metric",
+                   "least",      "bounded",  "reference", "storage",  "keys",     "values", "replay",
+                   "refit",      "ridge",    "second",    "first",    "evict",    "window", "far",
+                   "defensive",  "expected", "keydiff",   "norm",     "error",    "gate",   "groups",
+                   "rounding",   "hold",     "local",     "precise",  "rollback", "lowest"});
 }
 
 template <class P>

@@ -25,11 +25,13 @@ class SecondReading {
   }
   std::size_t bytes() const noexcept { return block_.bytes(); }
 
-  // Goes on with what an earlier reading of the same entries found.
+  // Goes on with what an earlier reading of the same entries found. Throws std::bad_alloc with nothing
+  // changed.
   void begin(std::size_t heads, std::size_t entries) {
     if (heads_ != heads || entries_ != entries) {
-      clear();
-      block_.resize(heads * entries * sizeof(float));
+      Block fresh = block_.sibling();
+      fresh.resize(heads * entries * sizeof(float));
+      block_.swap(fresh);
       std::fill_n(maxima(), heads * entries, 0.0f);
       heads_ = heads;
       entries_ = entries;

@@ -51,7 +51,7 @@ class KeyCodec4 {
   // Does write(), which is of this entry, and leaves what takes it back: which channels are laid out anew,
   // the entry's codes, two a byte, and of those channels all 32 codes, scale and minimum.
   std::size_t image_bytes() const noexcept { return dims_ / 8 + dims_ / 2 + dims_ * kChannelBytes; }
-  std::size_t usual_image_bytes() const noexcept { return dims_ / 8 + dims_ / 2 + dims_ / 8 * kChannelBytes; }
+  std::size_t usual_image_bytes() const noexcept { return dims_ / 8 + dims_ / 2 + 2 * kChannelBytes; }
   template <class Write>
   std::size_t record(char* group, std::size_t entry, char* to, const Write& write) const noexcept {
     unsigned char before[View::group_bytes(kMaxHeadDim)];
