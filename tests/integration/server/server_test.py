@@ -104,7 +104,7 @@ class Run:
             scenario = Scenario(server, self.report, f"default{suffix}", self.conversations, in_place, restored)
             scenario.default_setting()
             if not self.options.plain:
-                scenario.statistics(self.compressed)
+                scenario.statistics(False)  # what was read again from restored cells is compressed later
         with self.server(f"slots kept{suffix}", "--no-cache-idle-slots", reclaim=reclaim) as server:
             scenario = Scenario(server, self.report, f"slots kept{suffix}", self.conversations, in_place, restored)
             scenario.slots_kept()
