@@ -52,22 +52,36 @@ def alone(server, conversation, restored):
     reference.keep("again", chat, chat.ask(conversation.turns[2]))
     reference.keep("edited", chat, chat.ask(conversation.edited))
     reference.keep("edited again", chat, chat.ask(conversation.edited))
-    chat.accept(conversation.edited, reference.answers["edited"])
-    reload(chat)
-    reference.keep("turn 4", chat, chat.ask(conversation.turns[3]))
+    if not restored:
+        after_edit(chat, reference)
     return reference
+
+
+def after_edit(chat, reference):
+    """Turn 4 in place and, taken back, from restored cells."""
+    edited, turn = chat.conversation.edited, chat.conversation.turns[3]
+    past = list(chat.past)
+    chat.accept(edited, reference.answers["edited"])
+    reference.keep("turn 4", chat, chat.ask(turn))
+    continued, chat.past = chat.past, past
+    chat.ask(edited)
+    chat.past = continued
+    reload(chat)
+    reference.keep("restored turn 4", chat, chat.ask(turn))
 
 
 class Scenario:
     """One server with all conversations, and the answers that each is expected to get."""
 
-    def __init__(self, server, report, label, conversations, in_place, restored):
+    def __init__(self, server, report, label, conversations, in_place, restored, reclaim=False):
         self.server = server
         self.report = report
         self.label = label
         self.chats = [Chat(server, conversation) for conversation in conversations]
         self.in_place = in_place
-        self.restored = restored
+        # With reclaiming there is nothing in a saved state to read again: what the caches hold has to go on.
+        self.restored = in_place if reclaim else restored
+        self.turn_4 = "turn 4" if reclaim else "restored turn 4"
 
     # ---- steps
 
@@ -157,7 +171,7 @@ class Scenario:
             for _ in range(2):
                 self.server.slot("erase", found.slot)
                 self.server.slot("restore", found.slot)
-                self.ask(chat, "turn 4", self.in_place, slot=found.slot)
+                self.ask(chat, self.turn_4, self.in_place, slot=found.slot)
             for slot in range(4):
                 self.server.slot("erase", slot)
             self.occupy_idle_slots()

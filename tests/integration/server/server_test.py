@@ -101,12 +101,12 @@ class Run:
     def scenarios(self, in_place, restored, reclaim):
         suffix = ", reclaiming" if reclaim else ""
         with self.server(f"default{suffix}", reclaim=reclaim) as server:
-            scenario = Scenario(server, self.report, f"default{suffix}", self.conversations, in_place, restored)
+            scenario = Scenario(server, self.report, f"default{suffix}", self.conversations, in_place, restored, reclaim)
             scenario.default_setting()
             if not self.options.plain:
                 scenario.statistics(False)  # what was read again from restored cells is compressed later
         with self.server(f"slots kept{suffix}", "--no-cache-idle-slots", reclaim=reclaim) as server:
-            scenario = Scenario(server, self.report, f"slots kept{suffix}", self.conversations, in_place, restored)
+            scenario = Scenario(server, self.report, f"slots kept{suffix}", self.conversations, in_place, restored, reclaim)
             scenario.slots_kept()
             before = {} if self.options.plain else scenario.statistics(self.compressed)
             if before.get("loaded"):
