@@ -108,7 +108,8 @@ class Chat:
         return Answer(self.server.complete(self.prompt(turn), predict, n_probs=TOP, id_slot=self.slot))
 
     def cancel(self, turn, after):
-        self.server.cancel_after(after, self.prompt(turn), 4 * PREDICT, id_slot=self.slot)
+        # All of it together is less than what a sequence can take back (rollback=64): the server may be late to notice.
+        self.server.cancel_after(after, self.prompt(turn), 2 * PREDICT, id_slot=self.slot)
 
     def accept(self, turn, answer):
         self.past = self.prompt(turn) + answer.tokens
