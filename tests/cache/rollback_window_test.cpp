@@ -299,9 +299,10 @@ TEST(RollbackWindowMemory, AnEntryATokenIsWhatItCosts) {
   const Geometry g{.layers = 1, .query_heads = 2, .kv_heads = 1, .head_dim = 64};
   const Tokens t(g, 700, 12);
   const std::pair<const char*, double> rows[] = {{"f32", 512.0}, {"f16", 256.0}, {"q8", 136.0}};
-  for (const auto& [storage, entry] : rows) {
+  for (const auto& [name, entry] : rows) {
+    const std::string storage = name;
     const auto held = [&](const char* rollback) {
-      auto cache = make_cache(std::string("streaming:budget=400,storage=") + storage + rollback, g);
+      auto cache = make_cache("streaming:budget=400,storage=" + storage + rollback, g);
       (void)test::prefill(cache->layer(0), t, 0, 500);
       for (std::size_t token = 500; token < t.count; ++token) (void)test::decode(cache->layer(0), t, token);
       return cache->bytes().held;
