@@ -28,13 +28,15 @@ struct Filled {
 };
 
 // A cache after a prompt and enough tokens that no head grows any more.
+// Bytes are those of entries and what is kept beside them: nothing is kept for tokens that are taken back.
 Filled filled(const std::string& policy, std::size_t head_dim, std::size_t prompt = kPrompt,
               std::size_t tokens = kPrompt + 40) {
   const Geometry geometry{
       .layers = kLayers, .query_heads = 2 * kHeads, .kv_heads = kHeads, .head_dim = head_dim};
   CacheOptions options;
   options.rope = std::make_shared<Rope>(RopeParams{.dims = head_dim}, head_dim);
-  Filled f{make_cache(policy, geometry, options)};
+  const char* join = policy.find(':') == std::string::npos ? ":" : ",";
+  Filled f{make_cache(policy + join + "rollback=0", geometry, options)};
   std::vector<test::Tokens> all;
   for (std::size_t l = 0; l < kLayers; ++l) {
     all.emplace_back(geometry, tokens, head_dim + l);
