@@ -32,7 +32,7 @@ INSTANTIATE_TEST_SUITE_P(
                     "zeromerge:budget=90,replay=50%,hold=30", "h2o:budget=40,storage=q8", "best:budget=40",
                     "best:budget=60,storage=f16,hold=8", "keydiff:budget=60", "keydiff:budget=60,storage=q4",
                     "adakv:budget=80,evict=4", "best:budget=60,precise=1%",
-                    "zeromerge:budget=25%,least=12,storage=q4", "zeromerge:budget=25%,least=12,evict=5",
+                    "zeromerge:budget=25%,least=12,storage=q4", "zeromerge:budget=25%,least=24,evict=5",
                     "best:budget=30%,least=30"),
     [](const auto& test) { return "spec" + std::to_string(test.index); });
 
