@@ -125,7 +125,7 @@ void print_map(std::ostream& out, const std::vector<Level>& levels) {
   }
   out << "  (share of a head: · below 0.5, ░ 1, ▒ 2, ▓ 4, █ above)\n";
   for (std::size_t l = 0; l < levels.front().shares.size(); ++l) {
-    char number[16];
+    char number[32];
     std::snprintf(number, sizeof number, "%5zu  ", l);
     out << number;
     for (const Level& level : levels) {
