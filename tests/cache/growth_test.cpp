@@ -91,6 +91,21 @@ TEST(Growth, CountsBytesAndTheReferenceStay) {
   }
 }
 
+// However long the prompt was.
+TEST(Growth, OfEverythingNothingLeaves) {
+  const Tokens t(kGeometry, 480, 8);
+  for (const char* settings : {"budget=100%", "budget=100%,heads=adaptive", "budget=100%,merge=drop"}) {
+    auto cache = test::make(settings, kGeometry);
+    auto& layer = cache.layer(0);
+    (void)test::prefill(layer, t, 0, 400);
+    for (std::size_t token = 400; token < t.count; ++token) {
+      (void)test::decode(layer, t, token);
+      for (std::size_t h = 0; h < kGeometry.kv_heads; ++h)
+        ASSERT_EQ(layer.head(h).size(), token + 1) << settings;
+    }
+  }
+}
+
 // A share is lifted to least= on average; a head that needs less than that has less.
 TEST(Growth, TheLeastIsAnAverageWhereHeadsDiffer) {
   const Tokens t(kGeometry, 400, 7);

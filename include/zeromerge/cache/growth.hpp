@@ -16,12 +16,14 @@ inline std::size_t capacity_for(const HeadState& state, std::size_t mean) noexce
   return state.at_end.capacity * mean / std::max<std::size_t>(1, state.at_end.mean);
 }
 
-// Whether a head is due to grow. Large heads wait until it is worth it, for a ring that has turned is put in
-// order for it: no head lags behind by more than one in 64 of its entries.
+// Whether a head is due to grow. A ring that has turned is put in order for it, so large heads wait until
+// that is worth it: they lag behind by one in 64 of their entries at most. Others grow with each token that
+// says so: a budget of everything lets nothing leave.
 inline bool grows(const HeadState& state, std::size_t mean) noexcept {
   const Division& d = state.division;
   if (d.mean == 0 || mean <= d.mean) return false;
-  return capacity_for(state, mean) >= d.capacity + std::max<std::size_t>(1, d.capacity / 64);
+  const std::size_t step = state.ring ? std::max<std::size_t>(1, d.capacity / 64) : 1;
+  return capacity_for(state, mean) >= d.capacity + step;
 }
 
 namespace detail {
