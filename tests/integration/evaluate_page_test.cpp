@@ -144,7 +144,7 @@ TEST_F(EvaluatePage, IsWrittenWithTheHeadsOfTheRunThatIsAskedFor) {
   EXPECT_EQ(second["rows"], first["rows"]);
   EXPECT_EQ(second["heads"]["policy"], "zeromerge");
   EXPECT_EQ(second["heads"]["layers"][0][0]["entries"], 80);
-  EXPECT_TRUE(has(errors, "zeromerge:budget=80"));
+  EXPECT_TRUE(has(errors, "zeromerge:budget=40%,rollback=0"));
   EXPECT_FALSE(has(errors, "a.txt, h2o"));
   EXPECT_TRUE(has(read(folder / "page.html"), "<code>zeromerge</code> at 40% on <code>a.txt</code>"));
 
