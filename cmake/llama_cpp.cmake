@@ -115,17 +115,20 @@ function(zeromerge_add_llama_cpp)
     set_target_properties(${library} PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/lib")
   endforeach()
   target_compile_options(ggml-cpu PRIVATE ${ZEROMERGE_LLAMA_CPU_OPTIONS} ${ZEROMERGE_LLAMA_CPU_INCLUDE})
-  # Their own part of a token's time is small whatever the compiler does, but compiling it is not: these sources take
-  # longer than llama.cpp's libraries. Of mtmd (pictures, sounds) nothing is called at all.
+  # Their own part of a token's time is small whatever the compiler does, but compiling it is not: as single files with
+  # full optimisation these sources take longer than llama.cpp's libraries. Of mtmd (pictures, sounds) nothing is called.
   foreach(library llama-common cpp-httplib server-context ${program_libraries})
     target_compile_options(${library} PRIVATE -O1)
   endforeach()
-  # As one file it takes a tenth of the time.
   target_compile_options(mtmd PRIVATE -O0)
-  set_target_properties(mtmd PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 0)
-  set(mtmd "${ZEROMERGE_LLAMA_DIR}/tools/mtmd/mtmd")
-  set_source_files_properties("${mtmd}-helper.cpp" "${mtmd}-helper-gen.cpp" TARGET_DIRECTORY mtmd
-                              PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  set_target_properties(llama-common PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12)
+  set_target_properties(server-context mtmd PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 0)
+  set(alone common/json.cpp common/jinja/value.cpp)
+  list(TRANSFORM alone PREPEND "${ZEROMERGE_LLAMA_DIR}/")
+  set_source_files_properties(${alone} TARGET_DIRECTORY llama-common PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  set(alone tools/mtmd/mtmd-helper.cpp tools/mtmd/mtmd-helper-gen.cpp)
+  list(TRANSFORM alone PREPEND "${ZEROMERGE_LLAMA_DIR}/")
+  set_source_files_properties(${alone} TARGET_DIRECTORY mtmd PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
   # The programs that people start, for tests and benches of the plug-in in them.
   add_custom_target(zeromerge-llama-programs DEPENDS ${programs})
 endfunction()
