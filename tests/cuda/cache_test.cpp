@@ -225,10 +225,10 @@ TEST_F(DeviceCache, CountsDecodedTokensBeforeABoundedPrompt) {
   auto pair =
       cache_pair("zeromerge:budget=50%,least=0,sinks=1,tail=4,bounded=1", geometry(1, 2, 2, 64), {}, 200, 6);
   pair.prompt(0, 100);
-  pair.steps({0}, 10);
-  pair.prompt(0, 8);
+  pair.steps({0}, 1);
+  pair.prompt(0, 7);
   pair.finish(0);
-  pair.steps({0}, 10);
+  pair.steps({0}, 1);
   pair.expect_equal_heads(1.0 / 512);
 }
 
