@@ -5,32 +5,48 @@
 
 namespace zeromerge::plugin {
 
-void Parked::park(std::unique_ptr<Sequence> sequence, std::vector<std::uint64_t> keys) {
-  if (held_.size() == kMost) held_.erase(held_.begin());
-  held_.push_back({std::move(sequence), std::move(keys)});
-}
-
-// The newest token's key is there, for its page is never given back; it depends on all tokens before it.
-bool lies_in(const std::vector<std::size_t>& old, const std::vector<std::uint64_t>& known,
-             const std::vector<std::size_t>& cells, const std::vector<std::uint64_t>& keys,
-             std::vector<std::size_t>& order) {
-  if (old.size() != cells.size()) return false;
-  std::vector<std::size_t> rank(old.size());  // the tokens, by rising old cell
-  for (std::size_t i = 0; i < rank.size(); ++i) rank[i] = i;
-  std::sort(rank.begin(), rank.end(), [&](std::size_t a, std::size_t b) { return old[a] < old[b]; });
-  order.resize(old.size());
-  for (std::size_t i = 0; i < rank.size(); ++i) {
-    order[rank[i]] = cells[i];
-    const bool newest = rank[i] + 1 == rank.size();
-    if (keys[i] != known[rank[i]] && (newest || (keys[i] != 0 && known[rank[i]] != 0))) return false;
+// The key of a token depends on all tokens before it. The newest one's is there, for its page is never given
+// back: among the cells that are shown, or behind them if the engine has taken it back.
+bool lies_in(const Imprint& imprint, const Shown& shown, std::vector<std::size_t>& order) {
+  const std::size_t count = shown.cells.size();
+  if (count == 0 || count > imprint.order.size()) return false;
+  std::vector<std::size_t> rank(count);  // the tokens, by rising old cell
+  for (std::size_t i = 0; i < count; ++i) rank[i] = i;
+  std::sort(rank.begin(), rank.end(),
+            [&](std::size_t a, std::size_t b) { return imprint.order[a] < imprint.order[b]; });
+  order.resize(count);
+  bool sure = false;
+  for (std::size_t i = 0; i < count; ++i) {
+    order[rank[i]] = shown.cells[i];
+    const std::uint64_t was = imprint.keys[rank[i]], is = shown.keys[i];
+    if (was != 0 && is != 0 && was != is) return false;
+    sure = sure || (rank[i] + 1 == count && was != 0 && was == is);
   }
-  return known.back() != 0;
+  const std::uint64_t newest = imprint.keys.back();
+  return sure || (newest != 0 && count < imprint.order.size() &&
+                  std::find(shown.behind.begin(), shown.behind.end(), newest) != shown.behind.end());
 }
 
-const Sequence* Parked::find(const std::vector<std::size_t>& cells, const std::vector<std::uint64_t>& keys,
-                             std::vector<std::size_t>& order) const {
-  for (auto held = held_.rbegin(); held != held_.rend(); ++held)
-    if (lies_in(held->sequence->chain.order(), held->keys, cells, keys, order)) return held->sequence.get();
+void Parked::park(std::unique_ptr<Sequence> sequence) {
+  if (held_.size() == kMost) {
+    const auto resumed =
+        std::find_if(held_.begin(), held_.end(), [](const Held& held) { return held.resumed; });
+    held_.erase(resumed != held_.end() ? resumed : held_.begin());
+  }
+  held_.push_back({std::move(sequence)});
+}
+
+const Sequence* Parked::find(const Shown& shown, std::vector<std::size_t>& order) {
+  const std::size_t count = shown.cells.size();
+  for (const bool longer : {false, true})
+    for (auto held = held_.rbegin(); held != held_.rend(); ++held) {
+      const Sequence& sequence = *held->sequence;
+      const Imprint& imprint = *sequence.imprint();
+      if ((imprint.order.size() != count) != longer || !sequence.can_go_back_to(count)) continue;
+      if (!lies_in(imprint, shown, order)) continue;
+      held->resumed = true;
+      return &sequence;
+    }
   return nullptr;
 }
 

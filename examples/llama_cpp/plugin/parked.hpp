@@ -7,30 +7,37 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "sequence.hpp"
 
 namespace zeromerge::plugin {
 
-// Whether the tokens that lay in the cells `old`, with these keys' first bytes (0: not known), now lie in
-// `cells` (rising), with these (0: there is no content): a state is saved in the order of its cells, and
-// restored in that of others. order: the new cells in the order of the tokens.
-bool lies_in(const std::vector<std::size_t>& old, const std::vector<std::uint64_t>& known,
-             const std::vector<std::size_t>& cells, const std::vector<std::uint64_t>& keys,
-             std::vector<std::size_t>& order);
+// Cells of the engine, rising, and the first bytes of the keys in them (0: there is no content).
+struct Shown {
+  std::vector<std::size_t> cells;
+  std::vector<std::uint64_t> keys;
+  // Likewise of the cells behind these, which the engine does not show: it restores a state as it was saved,
+  // and then takes its newest tokens back.
+  std::vector<std::uint64_t> behind;
+};
+
+// Whether the first tokens of `imprint` now lie in the cells that are shown: a state is saved in the order of
+// its cells, and restored in that of others. order: these cells in the order of the tokens.
+bool lies_in(const Imprint& imprint, const Shown& shown, std::vector<std::size_t>& order);
 
 class Parked {
  public:
-  // As many as a server with a few slots has conversations; the one that was parked first goes first.
+  // As many as a server with a few slots has conversations. The one that was parked first goes first, of those
+  // that have been resumed if there are any: they have gone on since.
   static constexpr std::size_t kMost = 16;
 
-  // keys[i]: the first bytes of the key of token i, 0: not known.
-  void park(std::unique_ptr<Sequence> sequence, std::vector<std::uint64_t> keys);
+  // The sequence must have an imprint.
+  void park(std::unique_ptr<Sequence> sequence);
 
-  // The newest sequence whose past lies in these cells; null: none. See lies_in.
-  const Sequence* find(const std::vector<std::size_t>& cells, const std::vector<std::uint64_t>& keys,
-                       std::vector<std::size_t>& order) const;
+  // The newest sequence whose past lies in these cells, one of that length first; null: none. See lies_in.
+  const Sequence* find(const Shown& shown, std::vector<std::size_t>& order);
 
   void clear() { held_.clear(); }
   bool empty() const noexcept { return held_.empty(); }
@@ -39,7 +46,7 @@ class Parked {
  private:
   struct Held {
     std::unique_ptr<Sequence> sequence;
-    std::vector<std::uint64_t> keys;  // by token
+    bool resumed = false;
   };
   std::vector<Held> held_;
 };

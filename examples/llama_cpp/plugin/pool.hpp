@@ -88,7 +88,9 @@ class Pool {
   void plan_stream(const ggml_tensor* op, StreamPlan& plan, const std::vector<char>* outputs);
   void give_up_overwritten(const StreamPlan& plan, std::size_t view);
   bool is_worth_parking(const Sequence& sequence) const;
-  void park(std::size_t stream, std::unique_ptr<Sequence> sequence);
+  void remember(std::size_t stream, Sequence& sequence) const;
+  std::vector<std::uint64_t> known_keys(std::size_t stream, const Sequence& sequence) const;
+  Shown shown(std::size_t stream, const Run& run) const;
   void give_up_wiped(std::size_t stream, std::uint64_t but);
   void prepare(StreamPlan& plan, Part& part, const std::vector<char>* outputs);
   void hold(Sequence& sequence, std::size_t stream);
@@ -102,6 +104,8 @@ class Pool {
   // Which sequence a run continues, its chain brought to the run's past.
   Sequence& sequence_of(std::size_t stream, const Run& run);
   Sequence* recognise(std::size_t stream, const Run& run);
+  const Sequence* find_restored(std::size_t stream, const Shown& shown, Imprint& imprint,
+                                std::vector<std::size_t>& order);
   Sequence& follow(std::size_t stream, const Run& run, bool edited);
   Sequence& assemble(std::size_t stream, const Run& run, bool edited, Sequence* from, std::size_t common);
   Sequence& add(std::size_t stream);

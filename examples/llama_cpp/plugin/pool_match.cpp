@@ -62,32 +62,54 @@ Sequence& Pool::sequence_of(std::size_t stream, const Run& run) {
   return follow(stream, run, edited);
 }
 
+Shown Pool::shown(std::size_t stream, const Run& run) const {
+  constexpr std::size_t kBehind = 256;
+  Shown shown;
+  shown.cells = cells_in(run.past);
+  for (const std::size_t cell : shown.cells) shown.keys.push_back(watch_.present(stream, cell));
+  const std::size_t end = std::min(store_.cells(), shown.cells.back() + 1 + kBehind);
+  for (std::size_t cell = shown.cells.back() + 1; cell < end; ++cell)
+    shown.behind.push_back(watch_.present(stream, cell));
+  return shown;
+}
+
 // A state that the engine has saved and restores is that of a sequence which is, or was, elsewhere. With
 // reclaiming on it has no content but that of its newest cells.
 Sequence* Pool::recognise(std::size_t stream, const Run& run) {
-  const std::size_t layer = store_.layer_of_data(watch_.data());
-  if (layer == states_.size() || (parked_.empty() && !Settings::get().reclaim())) return nullptr;
-  const std::vector<std::size_t> cells = cells_in(run.past);
-  std::vector<std::uint64_t> keys, known;
-  for (const std::size_t cell : cells) keys.push_back(watch_.present(stream, cell));
+  if (store_.layer_of_data(watch_.data()) == states_.size()) return nullptr;
+  if (parked_.empty() && !several_ && !Settings::get().reclaim()) return nullptr;
+  const Shown restored = shown(stream, run);
+  Imprint imprint;
   std::vector<std::size_t> order;
-  const Sequence* from = parked_.find(cells, keys, order);
-  const bool blank = std::find(keys.begin(), keys.end(), 0u) != keys.end();
-  if (from == nullptr && !blank) return nullptr;
-  for (const auto& sequence : sequences_[stream]) {
-    if (from != nullptr || sequence->cache() == nullptr || sequence->graph == graph_) continue;
-    known.clear();
-    for (const std::size_t cell : sequence->chain.order()) known.push_back(watch_.known(stream, cell));
-    if (lies_in(sequence->chain.order(), known, cells, keys, order)) from = sequence.get();
-  }
+  const Sequence* from = find_restored(stream, restored, imprint, order);
   if (from == nullptr) return nullptr;
-  Sequence& copy = fork(stream, *from, run.tokens);
-  copy.chain = Chain(store_.cells());
-  for (const std::size_t cell : order) copy.chain.append(cell);
-  store_.take_blank(stream, cells);
-  watch_.accept(stream, cells, std::vector<char>(store_.cells(), 0));  // what is blank is not known
-  fresh_[stream].insert(fresh_[stream].end(), cells.begin(), cells.end());
-  return &copy;
+  sequences_[stream].push_back(from->resume(store_.cells(), next_number_++, imprint, order));
+  store_.take_blank(stream, restored.cells);
+  watch_.accept(stream, restored.cells, std::vector<char>(store_.cells(), 0));  // what is blank is not known
+  fresh_[stream].insert(fresh_[stream].end(), restored.cells.begin(), restored.cells.end());
+  return sequences_[stream].back().get();
+}
+
+// Null: none that could go on from there.
+const Sequence* Pool::find_restored(std::size_t stream, const Shown& shown, Imprint& imprint,
+                                    std::vector<std::size_t>& order) {
+  if (const Sequence* parked = parked_.find(shown, order); parked != nullptr) {
+    imprint = *parked->imprint();
+    return parked;
+  }
+  const std::size_t count = shown.cells.size();
+  for (const bool longer : {false, true})
+    for (const auto& sequence : sequences_[stream]) {
+      if (!is_worth_parking(*sequence) || sequence->graph == graph_) continue;
+      const Imprint* kept = sequence->imprint();
+      const std::size_t tokens = kept != nullptr ? kept->order.size() : sequence->chain.size();
+      if (tokens < count || (tokens != count) != longer || !sequence->can_go_back_to(count)) continue;
+      imprint = kept != nullptr ? *kept
+                                : Imprint{sequence->chain.order(), known_keys(stream, *sequence),
+                                          sequence->agreed(), sequence->turns};
+      if (lies_in(imprint, shown, order)) return sequence.get();
+    }
+  return nullptr;
 }
 
 // Whether the engine has changed these cells since a graph wrote them. No cache that holds one is right then;
@@ -103,10 +125,12 @@ bool Pool::is_edited(std::size_t stream, const Run& run) {
     const Chain& chain = sequence->chain;
     if (!edited || std::none_of(cells.begin(), cells.end(), [&](std::size_t c) { return chain.contains(c); }))
       continue;
-    if (sequence->graph != graph_ && is_worth_parking(*sequence))
-      park(stream, std::move(sequence));
-    else
+    if (sequence->graph != graph_ && is_worth_parking(*sequence)) {
+      remember(stream, *sequence);
+      parked_.park(std::move(sequence));
+    } else {
       sequence->drop();
+    }
   }
   std::erase(sequences_[stream], nullptr);
   if (past != Watch::Past::same) watch_.accept(stream, cells, gone);

@@ -152,29 +152,32 @@ void Pool::give_up_overwritten(const StreamPlan& plan, std::size_t view) {
       left = std::min(left, chain.size());
     }
     if (left == chain.size()) continue;
-    if (is_worth_parking(*sequence) && (left == 0 || !sequence->can_go_back_to(left)))
-      park(plan.stream, std::move(sequence));
+    const bool kept = is_worth_parking(*sequence);
+    if (kept) remember(plan.stream, *sequence);
+    if (kept && (left == 0 || !sequence->can_go_back_to(left)))
+      parked_.park(std::move(sequence));
     else
       sequence->cut(left);
   }
   std::erase_if(sequences_[plan.stream], [](const auto& s) { return s == nullptr || s->chain.size() == 0; });
 }
 
-// A program that has had one sequence at a time has no use for an old one. A server with several saves those
-// that are idle, and restores them.
+// With reclaiming on, the engine can restore nothing but zeros, so only its cache knows a sequence. Otherwise
+// a program that has had one sequence at a time has no use for an old one; a server with several saves those
+// that are idle and restores them, and what it is to answer must not depend on that.
 bool Pool::is_worth_parking(const Sequence& sequence) const {
-  if (!sequence.is_compressed()) return false;
-  if (Settings::get().reclaim() || !several_) return Settings::get().reclaim();
-  std::size_t bytes = 0;
-  for (const ModelLayer& layer : store_.layers())
-    bytes += sequence.chain.size() * (layer.k->nb[1] + layer.v->nb[1]);
-  return sequence.cache()->bytes().held < bytes;
+  if (Settings::get().reclaim()) return sequence.cache() != nullptr;
+  return several_ && sequence.is_compressed();
 }
 
-void Pool::park(std::size_t stream, std::unique_ptr<Sequence> sequence) {
+void Pool::remember(std::size_t stream, Sequence& sequence) const {
+  if (sequence.imprint() == nullptr) sequence.remember(known_keys(stream, sequence));
+}
+
+std::vector<std::uint64_t> Pool::known_keys(std::size_t stream, const Sequence& sequence) const {
   std::vector<std::uint64_t> keys;
-  for (const std::size_t cell : sequence->chain.order()) keys.push_back(watch_.known(stream, cell));
-  parked_.park(std::move(sequence), std::move(keys));
+  for (const std::size_t cell : sequence.chain.order()) keys.push_back(watch_.known(stream, cell));
+  return keys;
 }
 
 // Sequences whose newest key the engine has wiped, except those with rows in the graph `but`.

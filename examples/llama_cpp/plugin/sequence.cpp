@@ -15,6 +15,7 @@ void Sequence::start(std::unique_ptr<AnyCache> cache) {
 }
 
 void Sequence::drop() noexcept {
+  imprint_.reset();
   checkpoint_.reset();
   cache_.reset();
   settle_ = read_ = reading_from_ = peak_ = agreed_ = 0;
@@ -22,18 +23,30 @@ void Sequence::drop() noexcept {
 }
 
 std::unique_ptr<Sequence> Sequence::fork(std::size_t cells, std::uint64_t number, std::size_t tokens) const {
-  auto copy = std::make_unique<Sequence>(cells, number);
-  for (std::size_t i = 0; i < tokens; ++i) copy->chain.append(chain.order()[i]);
-  copy->turns = turns;
-  copy->turns.cut(tokens);
+  const std::vector<std::size_t>& order = chain.order();
+  auto copy = resume(cells, number, {{}, {}, agreed_, turns},
+                     {order.begin(), order.begin() + static_cast<std::ptrdiff_t>(tokens)});
   copy->windowed = windowed;
-  copy->agreed_ = std::min(agreed_, tokens);
+  return copy;
+}
+
+std::unique_ptr<Sequence> Sequence::resume(std::size_t cells, std::uint64_t number, const Imprint& imprint,
+                                           const std::vector<std::size_t>& order) const {
+  auto copy = std::make_unique<Sequence>(cells, number);
+  for (const std::size_t cell : order) copy->chain.append(cell);
+  copy->turns = imprint.turns;
+  copy->turns.cut(order.size());
+  copy->agreed_ = std::min(imprint.agreed, order.size());
   copy->settle_ = settle_;
   copy->read_ = read_;
   if (!can_go_back_to(copy->agreed_)) return copy;
   copy->cache_ = cache_->fork();
   copy->account();
   return copy;
+}
+
+void Sequence::remember(std::vector<std::uint64_t> keys) {
+  if (!imprint_) imprint_ = Imprint{chain.order(), std::move(keys), agreed_, turns};
 }
 
 void Sequence::cut(std::size_t tokens) {
@@ -43,6 +56,7 @@ void Sequence::cut(std::size_t tokens) {
 }
 
 void Sequence::append(const std::vector<std::size_t>& cells, bool answered) {
+  imprint_.reset();
   for (const std::size_t cell : cells) chain.append(cell);
   if (answered) agreed_ = chain.size();
 }
@@ -150,6 +164,7 @@ void Sequence::checkpoint() {
 
 void Sequence::rollback() {
   cache_->rollback(checkpoint_->held);
+  imprint_.reset();
   chain = checkpoint_->chain;
   agreed_ = chain.size();
   turns = checkpoint_->turns;

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "chain.hpp"
@@ -14,6 +15,14 @@
 #include "zeromerge/cache/any_cache.hpp"
 
 namespace zeromerge::plugin {
+
+// What a sequence was before the engine took its cells for others: by it a saved state is recognised.
+struct Imprint {
+  std::vector<std::size_t> order;   // the cells of its tokens
+  std::vector<std::uint64_t> keys;  // the first bytes of the watched layer's keys in them; 0: not known
+  std::size_t agreed = 0;           // see Sequence::agreed()
+  Turns turns;
+};
 
 class Sequence {
  public:
@@ -42,6 +51,15 @@ class Sequence {
   // A copy of the first `tokens` tokens, cache and all. Its cache is missing if the layers cannot go back to
   // that many.
   std::unique_ptr<Sequence> fork(std::size_t cells, std::uint64_t number, std::size_t tokens) const;
+
+  // A sequence that goes on from the first tokens of the imprint (of this one's), which lie in the cells
+  // `order` now. Its cache is missing if the layers cannot go back to that many.
+  std::unique_ptr<Sequence> resume(std::size_t cells, std::uint64_t number, const Imprint& imprint,
+                                   const std::vector<std::size_t>& order) const;
+  // Before cells go: keeps what the sequence is now, keys[i] of token i, unless it does so already. Once it
+  // has rows again, that is what the engine shows.
+  void remember(std::vector<std::uint64_t> keys);
+  const Imprint* imprint() const noexcept { return imprint_ ? &*imprint_ : nullptr; }
 
   // The chain loses all but the first `tokens`.
   void cut(std::size_t tokens);
@@ -110,6 +128,7 @@ class Sequence {
   std::uint64_t number_;
   std::unique_ptr<AnyCache> cache_;
   std::unique_ptr<Checkpoint> checkpoint_;  // it goes with cache_, in whose count it is
+  std::optional<Imprint> imprint_;
   std::size_t accounted_ = 0;               // bytes of cache_ in the process's count
   std::size_t peak_ = 0;                    // of cache_ when it was counted last
   std::size_t agreed_ = 0;                  // tokens up to which layers and chain say the same

@@ -1,9 +1,8 @@
 """What people do with llama-server: each function drives one server and checks what it answers.
 
-The expected answers are those of a server that has the same policy and one conversation only. They come in two kinds,
-since a policy compresses anew what is read from restored cells: `in place`, where the conversation stays in its slot,
-and `restored`, where it is saved, erased and restored before each further turn. llama-server does that by itself with
-every idle slot (its default), unless --no-cache-idle-slots is given.
+The expected answers are those of a server that has the same policy and one conversation only, which stays in its slot.
+llama-server saves and clears every idle slot by itself (its default, unless --no-cache-idle-slots is given) and restores
+it before the next turn; that must not show in what is answered, with whatever policy.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -25,63 +24,30 @@ class Reference:
         return answer
 
 
-def reload(chat):
-    """What llama-server does with idle slots, by its own actions.
-
-    Another sequence takes the first cells meanwhile: in the same cells, with the same content, a restored state could not
-    be told from one that has been there all along.
-    """
-    chat.server.slot("save", chat.slot)
-    chat.server.slot("erase", chat.slot)
-    chat.server.complete("Hello", 1, id_slot=chat.slot + 1)
-    chat.server.slot("restore", chat.slot)
-    chat.server.slot("erase", chat.slot + 1)
-
-
-def alone(server, conversation, restored):
+def alone(server, conversation):
     """All steps of one conversation with a fresh server."""
     chat, reference = Chat(server, conversation, slot=0), Reference()
     for number, turn in enumerate(conversation.turns[:3], 1):
-        if number > 1 and restored:
-            reload(chat)
         answer = reference.keep(f"turn {number}", chat, chat.ask(turn))
         if number < 3:
             chat.accept(turn, answer)
-    if restored:
-        reload(chat)
     reference.keep("again", chat, chat.ask(conversation.turns[2]))
     reference.keep("edited", chat, chat.ask(conversation.edited))
     reference.keep("edited again", chat, chat.ask(conversation.edited))
-    if not restored:
-        after_edit(chat, reference)
+    chat.accept(conversation.edited, reference.answers["edited"])
+    reference.keep("turn 4", chat, chat.ask(conversation.turns[3]))
     return reference
-
-
-def after_edit(chat, reference):
-    """Turn 4 in place and, taken back, from restored cells."""
-    edited, turn = chat.conversation.edited, chat.conversation.turns[3]
-    past = list(chat.past)
-    chat.accept(edited, reference.answers["edited"])
-    reference.keep("turn 4", chat, chat.ask(turn))
-    continued, chat.past = chat.past, past
-    chat.ask(edited)
-    chat.past = continued
-    reload(chat)
-    reference.keep("restored turn 4", chat, chat.ask(turn))
 
 
 class Scenario:
     """One server with all conversations, and the answers that each is expected to get."""
 
-    def __init__(self, server, report, label, conversations, in_place, restored, reclaim=False):
+    def __init__(self, server, report, label, conversations, expected):
         self.server = server
         self.report = report
         self.label = label
         self.chats = [Chat(server, conversation) for conversation in conversations]
-        self.in_place = in_place
-        # With reclaiming there is nothing in a saved state to read again: what the caches hold has to go on.
-        self.restored = in_place if reclaim else restored
-        self.turn_4 = "turn 4" if reclaim else "restored turn 4"
+        self.expected = expected
 
     # ---- steps
 
@@ -89,9 +55,9 @@ class Scenario:
         turns = chat.conversation.turns
         return chat.conversation.edited if step.startswith("edited") else turns[2 if step == "again" else int(step[-1]) - 1]
 
-    def ask(self, chat, step, expected, slot=-1, compare=True):
+    def ask(self, chat, step, slot=-1):
         """Asks with the past that the expected answer had. A refused request is a failed check."""
-        reference = expected[chat.conversation.index]
+        reference = self.expected[chat.conversation.index]
         chat.past = list(reference.pasts[step])
         chat.slot = slot
         what = f"{self.label}: conversation {chat.conversation.index}, {step}"
@@ -102,20 +68,19 @@ class Scenario:
             return None
         # Asked again after an answer was broken off, a server may or may not have begun.
         likely = [reference.answers[name] for name in (step, f"{step} again") if name in reference.answers]
-        if compare:
-            self.report.answer(what, answer, *likely)
+        self.report.answer(what, answer, *likely)
         return answer
 
-    def at_once(self, step, expected):
+    def at_once(self, step):
         with ThreadPoolExecutor(len(self.chats)) as pool:
-            list(pool.map(lambda chat: self.ask(chat, step, expected), self.chats))
+            list(pool.map(lambda chat: self.ask(chat, step), self.chats))
 
-    def in_turns(self, step, expected):
+    def in_turns(self, step):
         for chat in self.chats:
-            self.ask(chat, step, expected)
+            self.ask(chat, step)
 
-    def cancel(self, chat, step, expected, after):
-        chat.past = list(expected[chat.conversation.index].pasts[step])
+    def cancel(self, chat, step, after):
+        chat.past = list(self.expected[chat.conversation.index].pasts[step])
         try:
             chat.cancel(self.turn_of(chat, step), after)
         except ServerError as error:
@@ -130,40 +95,39 @@ class Scenario:
     def default_setting(self):
         """Slots that are saved and cleared by the server itself as soon as another conversation goes on."""
         self.report.say(f"{self.label}: four at once, in turns, at once again")
-        self.at_once("turn 1", self.in_place)
+        self.at_once("turn 1")
         self.occupy_idle_slots()
-        self.in_turns("turn 2", self.restored)
+        self.in_turns("turn 2")
         self.occupy_idle_slots()
-        self.at_once("turn 3", self.restored)
+        self.at_once("turn 3")
         self.report.say(f"{self.label}: regenerated, edited, broken off")
         # One conversation, in its slot once it is restored: any other would be restored at its next request.
         self.occupy_idle_slots()
         chat = self.chats[0]
         for step in ("again", "edited", "edited again"):
-            self.ask(chat, step, self.restored)
-        self.cancel(chat, "turn 3", self.restored, after=3)
-        self.cancel(chat, "edited", self.restored, after=0)
-        # A restored state is compressed some tokens later: which of them were broken off is a matter of time.
-        self.ask(chat, "edited", self.restored, compare=self.restored is self.in_place)
+            self.ask(chat, step)
+        self.cancel(chat, "turn 3", after=3)
+        self.cancel(chat, "edited", after=0)
+        self.ask(chat, "edited")
 
     def slots_kept(self):
         """Each conversation stays in its slot."""
         self.report.say(f"{self.label}: four at once, in turns, at once again")
-        self.at_once("turn 1", self.in_place)
-        self.in_turns("turn 2", self.in_place)
-        self.at_once("turn 3", self.in_place)
+        self.at_once("turn 1")
+        self.in_turns("turn 2")
+        self.at_once("turn 3")
         self.report.say(f"{self.label}: regenerated, edited, broken off")
-        self.at_once("again", self.in_place)
-        self.in_turns("edited", self.in_place)
+        self.at_once("again")
+        self.in_turns("edited")
         for chat in self.chats[:2]:
-            self.cancel(chat, "turn 3", self.in_place, after=3)
-        self.at_once("edited again", self.in_place)
+            self.cancel(chat, "turn 3", after=3)
+        self.at_once("edited again")
 
     def save_and_restore(self):
         """A slot saved, erased and restored twice, then all erased. Follows slots_kept()."""
         self.report.say(f"{self.label}: a slot saved, erased, restored")
         chat = self.chats[3]
-        found = self.ask(chat, "edited again", self.in_place)
+        found = self.ask(chat, "edited again")
         if found is None:
             return
         try:
@@ -171,7 +135,7 @@ class Scenario:
             for _ in range(2):
                 self.server.slot("erase", found.slot)
                 self.server.slot("restore", found.slot)
-                self.ask(chat, self.turn_4, self.in_place, slot=found.slot)
+                self.ask(chat, "turn 4", slot=found.slot)
             for slot in range(4):
                 self.server.slot("erase", slot)
             self.occupy_idle_slots()
