@@ -52,7 +52,7 @@ const Sequence* Parked::find(const Shown& shown, std::vector<std::size_t>& order
 
 std::size_t Parked::bytes() const {
   std::size_t bytes = 0;
-  for (const Held& held : held_) bytes += held.sequence->cache()->bytes().held;
+  for (const Held& held : held_) bytes += held.sequence->bytes();
   return bytes;
 }
 

@@ -29,8 +29,8 @@ bool lies_in(const Imprint& imprint, const Shown& shown, std::vector<std::size_t
 
 class Parked {
  public:
-  // As many as a server with a few slots has conversations. The one that was parked first goes first, of those
-  // that have been resumed if there are any: they have gone on since.
+  // As many as a server with a few slots has conversations. The one that was parked first goes first, of
+  // those that have been resumed if there are any: they have gone on since.
   static constexpr std::size_t kMost = 16;
 
   // The sequence must have an imprint.

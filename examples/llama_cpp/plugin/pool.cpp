@@ -227,7 +227,7 @@ void Pool::count(zeromerge_statistics& statistics) const {
       AnyCache* cache = sequence->cache();
       if (cache == nullptr) continue;
       statistics.caches += layers;
-      statistics.kv_bytes += cache->bytes().held;
+      statistics.kv_bytes += sequence->bytes();
       statistics.tokens += sequence->chain.size() * layers;
       for (std::size_t l = 0; l < layers; ++l)
         for (std::size_t h = 0; h < cache->geometry().shape(l).kv_heads; ++h)

@@ -88,6 +88,7 @@ class Pool {
   void plan_stream(const ggml_tensor* op, StreamPlan& plan, const std::vector<char>* outputs);
   void give_up_overwritten(const StreamPlan& plan, std::size_t view);
   bool is_worth_parking(const Sequence& sequence) const;
+  void park_whole(const Sequence& sequence);
   void remember(std::size_t stream, Sequence& sequence) const;
   std::vector<std::uint64_t> known_keys(std::size_t stream, const Sequence& sequence) const;
   Shown shown(std::size_t stream, const Run& run) const;
@@ -112,8 +113,8 @@ class Pool {
   Sequence& fork(std::size_t stream, const Sequence& from, std::size_t tokens);
   Sequence& leave_behind(std::size_t stream, const Sequence& from, std::size_t tokens);
   Sequence* nearest(std::size_t stream, const Run& run, std::size_t& common) const;
-  void forget_refilled(std::size_t stream, Sequence& sequence, std::size_t tokens);
   bool is_edited(std::size_t stream, const Run& run);
+  bool is_refilled(std::size_t layer, std::size_t stream, const Run& run) const;
   void answer(ggml_tensor* op, std::size_t layer, const StreamPlan& plan, const Part& part);
 
   CellStore store_;

@@ -48,10 +48,7 @@ Sequence& Pool::sequence_of(std::size_t stream, const Run& run) {
   for (auto& sequence : sequences_[stream]) {
     if (sequence->windowed && sequence->graph != graph_ && sequence->chain.covers(run.past)) return *sequence;
     if (!sequence->chain.is(run.past)) continue;
-    if (sequence->graph != graph_) {
-      forget_refilled(stream, *sequence, run.tokens);
-      return *sequence;
-    }
+    if (sequence->graph != graph_) return *sequence;
     exact = sequence.get();
   }
   if (exact != nullptr) return fork(stream, *exact, run.tokens);
@@ -120,7 +117,8 @@ bool Pool::is_edited(std::size_t stream, const Run& run) {
   const std::vector<std::size_t> cells = cells_in(run.past);
   const std::vector<char>& gone = store_.gone(layer, stream);
   const Watch::Past past = watch_.look(stream, cells, gone);
-  const bool edited = past == Watch::Past::edited;
+  const bool refilled = is_refilled(layer, stream, run);
+  const bool edited = refilled || past == Watch::Past::edited;
   for (auto& sequence : sequences_[stream]) {
     const Chain& chain = sequence->chain;
     if (!edited || std::none_of(cells.begin(), cells.end(), [&](std::size_t c) { return chain.contains(c); }))
@@ -133,15 +131,22 @@ bool Pool::is_edited(std::size_t stream, const Run& run) {
     }
   }
   std::erase(sequences_[stream], nullptr);
-  if (past != Watch::Past::same) watch_.accept(stream, cells, gone);
+  if (refilled) store_.take_blank(stream, cells);
+  if (refilled || past != Watch::Past::same) watch_.accept(stream, cells, gone);
   return edited;
 }
 
-// A cell that was given back has content only if the engine has restored one: the cache holds another.
-void Pool::forget_refilled(std::size_t stream, Sequence& sequence, std::size_t tokens) {
-  const std::size_t layer = store_.layer_of_data(watch_.data());
-  if (store_.refilled(layer < states_.size() ? layer : 0, stream, sequence.chain.order()[tokens - 1]))
-    sequence.drop();
+// Whether the engine has filled the newest of these cells, given back before, with another sequence's: that
+// shows once all of it has content. (Where it restores the sequence's own the key is the same.)
+bool Pool::is_refilled(std::size_t layer, std::size_t stream, const Run& run) const {
+  for (const auto& sequence : sequences_[stream]) {
+    if (sequence->chain.size() < run.tokens) continue;
+    const std::size_t newest = sequence->chain.order()[run.tokens - 1];
+    if (newest >= run.past.size() || run.past[newest] != kVisible) continue;
+    if (!store_.refilled(layer, stream, newest) || sequence->chain.common(run.past) < run.tokens) continue;
+    if (watch_.known(stream, newest) != watch_.present(stream, newest)) return true;
+  }
+  return false;
 }
 
 // The sequence that has most of its oldest tokens in the run's past; of several the shortest.
@@ -169,7 +174,6 @@ Sequence& Pool::follow(std::size_t stream, const Run& run, bool edited) {
   Sequence* from = nearest(stream, run, common);
   const bool free = from != nullptr && from->graph != graph_;
   if (from != nullptr && common == run.tokens) {
-    if (free) forget_refilled(stream, *from, common);
     // In a stream of its own nobody else can go on from what was taken back.
     if (!free) return fork(stream, *from, common);
     if (store_.streams() == 1 && from->cache() != nullptr) return leave_behind(stream, *from, common);

@@ -49,30 +49,32 @@ void Pool::give_back() {
 }
 
 // A page goes once the caches hold all of its cells. The newest cell of a sequence stays: if the engine moves
-// the past, it shows there.
+// the past, it shows there. So do those of a turn that may be taken back in part.
 void Pool::give_back(std::size_t stream, std::vector<std::size_t> cells) {
   struct Holder {
     const Chain* chain;
     std::size_t held;  // tokens that all layers hold
+    std::size_t done;  // of them so many will not be asked for again
   };
   std::vector<Holder> holders;
   for (const auto& sequence : sequences_[stream]) {
+    if (sequence->chain.size() == 0) continue;
     std::size_t held = sequence->cache() != nullptr ? sequence->chain.size() : 0;
     for (std::size_t l = 0; l < states_.size() && held != 0; ++l) held = std::min(held, sequence->held(l));
-    holders.push_back({&sequence->chain, held});
+    holders.push_back({&sequence->chain, held, std::min(sequence->turn(), sequence->chain.size() - 1)});
   }
-  const auto newest = [&](std::size_t cell) {
+  const auto stays = [&](std::size_t cell) {
     return std::any_of(holders.begin(), holders.end(), [cell](const Holder& h) {
-      return h.chain->size() != 0 && h.chain->order().back() == cell;
+      return h.chain->contains(cell) && h.chain->place(cell) >= h.done;
     });
   };
   for (const std::size_t cell : cells)
-    if (newest(cell)) waiting_[stream].push_back(cell);
+    if (stays(cell)) waiting_[stream].push_back(cell);
   store_.give_back(stream, std::move(cells), [&](std::size_t cell) {
     bool any = false;
     for (const Holder& h : holders) {
       if (!h.chain->contains(cell)) continue;
-      if (h.chain->place(cell) >= h.held || h.chain->order().back() == cell) return false;
+      if (h.chain->place(cell) >= std::min(h.held, h.done)) return false;
       any = true;
     }
     return any;
@@ -154,10 +156,12 @@ void Pool::give_up_overwritten(const StreamPlan& plan, std::size_t view) {
     if (left == chain.size()) continue;
     const bool kept = is_worth_parking(*sequence);
     if (kept) remember(plan.stream, *sequence);
-    if (kept && (left == 0 || !sequence->can_go_back_to(left)))
+    if (kept && (left == 0 || !sequence->can_go_back_to(left))) {
       parked_.park(std::move(sequence));
-    else
-      sequence->cut(left);
+      continue;
+    }
+    if (kept && left < chain.size() / 2) park_whole(*sequence);
+    sequence->cut(left);
   }
   std::erase_if(sequences_[plan.stream], [](const auto& s) { return s == nullptr || s->chain.size() == 0; });
 }
@@ -168,6 +172,15 @@ void Pool::give_up_overwritten(const StreamPlan& plan, std::size_t view) {
 bool Pool::is_worth_parking(const Sequence& sequence) const {
   if (Settings::get().reclaim()) return sequence.cache() != nullptr;
   return several_ && sequence.is_compressed();
+}
+
+// What goes on from a small part of a sequence is another one, which has taken its place: the engine may have
+// saved the whole.
+void Pool::park_whole(const Sequence& sequence) {
+  const Imprint& imprint = *sequence.imprint();
+  auto whole = sequence.resume(store_.cells(), next_number_++, imprint, imprint.order);
+  whole->remember(imprint.keys);
+  if (whole->cache() != nullptr) parked_.park(std::move(whole));
 }
 
 void Pool::remember(std::size_t stream, Sequence& sequence) const {
@@ -212,6 +225,7 @@ void Pool::prepare(StreamPlan& plan, Part& part, const std::vector<char>* output
       plan_.reason = Reason::non_causal;
     if (block && part.cached) sequence.has_read(part.run.rows.size(), false);
     if (!block && part.kind == RowKind::decoded) sequence.finish_prompt();
+    if (part.cached && part.kind == RowKind::prompt) sequence.begin_turn();
   }
   sequence.append(part.run.cells, part.cached);
   fresh_[plan.stream].insert(fresh_[plan.stream].end(), part.run.cells.begin(), part.run.cells.end());
@@ -227,7 +241,7 @@ void Pool::hold(Sequence& sequence, std::size_t stream) {
   anew = anew || (sequence.goes_back_to_what_it_read() && is_there(sequence, stream));
   std::size_t most = 0;
   for (std::size_t l = 0; l < layers; ++l) {
-    const std::size_t from = anew ? 0 : std::min(sequence.held(l), sequence.agreed());
+    const std::size_t from = anew ? 0 : sequence.left(l);
     most = std::max(most, order.size() - from);
     if (from < order.size()) require(l, stream, &order[from], order.size() - from, anew);
   }

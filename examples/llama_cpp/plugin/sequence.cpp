@@ -16,6 +16,7 @@ void Sequence::start(std::unique_ptr<AnyCache> cache) {
 
 void Sequence::drop() noexcept {
   imprint_.reset();
+  turn_.reset();
   checkpoint_.reset();
   cache_.reset();
   settle_ = read_ = reading_from_ = peak_ = agreed_ = 0;
@@ -39,10 +40,17 @@ std::unique_ptr<Sequence> Sequence::resume(std::size_t cells, std::uint64_t numb
   copy->agreed_ = std::min(imprint.agreed, order.size());
   copy->settle_ = settle_;
   copy->read_ = read_;
-  if (!can_go_back_to(copy->agreed_)) return copy;
-  copy->cache_ = cache_->fork();
-  copy->account();
+  copy_cache(*copy);
   return copy;
+}
+
+// As much of it as `to` can use.
+void Sequence::copy_cache(Sequence& to) const {
+  if (!can_go_back_to(to.agreed_)) return;
+  const bool with_turn = turn_ && turn_->tokens <= to.agreed_;
+  to.cache_ = (can_truncate(to.agreed_) ? cache_ : turn_->cache)->fork();
+  if (with_turn) to.turn_ = Turn{turn_->cache->fork(), turn_->tokens};
+  to.account();
 }
 
 void Sequence::remember(std::vector<std::uint64_t> keys) {
@@ -55,8 +63,16 @@ void Sequence::cut(std::size_t tokens) {
   agreed_ = std::min(agreed_, tokens);
 }
 
+void Sequence::begin_turn() {
+  if (settle_ != 0 || reading_from_ != 0 || !is_compressed() || cache_->rollback_tokens() == 0) return;
+  if (turn_ && turns.first() < chain.size()) return;
+  turn_ = Turn{cache_->fork(), chain.size()};
+  account();
+}
+
 void Sequence::append(const std::vector<std::size_t>& cells, bool answered) {
   imprint_.reset();
+  if (turn_ && chain.size() < turn_->tokens) turn_.reset();
   for (const std::size_t cell : cells) chain.append(cell);
   if (answered) agreed_ = chain.size();
 }
@@ -64,6 +80,10 @@ void Sequence::append(const std::vector<std::size_t>& cells, bool answered) {
 bool Sequence::can_go_back() const { return can_go_back_to(agreed_); }
 
 bool Sequence::can_go_back_to(std::size_t tokens) const {
+  return can_truncate(tokens) || (turn_ && turn_->tokens <= tokens);
+}
+
+bool Sequence::can_truncate(std::size_t tokens) const {
   if (cache_ == nullptr) return false;
   for (std::size_t l = 0; l < cache_->geometry().layers; ++l)
     if (held(l) > tokens && !cache_->layer(l).can_truncate(tokens)) return false;
@@ -85,7 +105,16 @@ bool Sequence::is_compressed() const {
   return true;
 }
 
+std::size_t Sequence::left(std::size_t layer) const {
+  return can_truncate(agreed_) ? std::min(held(layer), agreed_) : turn_->tokens;
+}
+
 void Sequence::go_back() {
+  if (!can_truncate(agreed_)) {
+    cache_ = turn_->cache->fork();
+    settle_ = 0;
+    account();
+  }
   for (std::size_t l = 0; l < cache_->geometry().layers; ++l)
     if (held(l) > agreed_) cache_->layer(l).truncate(agreed_);
 }
@@ -141,6 +170,13 @@ void Sequence::answer_block(std::size_t layer, const RowView& q, const RowView& 
   account();
 }
 
+void Sequence::has_answered(std::size_t tokens) {
+  settle_ -= std::min(settle_, tokens);
+  if (!turn_ || !turns.has_output() || chain.size() <= turns.prompt_end() + cache_->rollback_tokens()) return;
+  turn_.reset();
+  account();
+}
+
 void Sequence::begin_second_reading() {
   if (cache_ == nullptr) return;
   for (std::size_t l = 0; l < cache_->geometry().layers; ++l) cache_->layer(l).begin_second_reading();
@@ -165,6 +201,7 @@ void Sequence::checkpoint() {
 void Sequence::rollback() {
   cache_->rollback(checkpoint_->held);
   imprint_.reset();
+  turn_.reset();
   chain = checkpoint_->chain;
   agreed_ = chain.size();
   turns = checkpoint_->turns;
@@ -177,10 +214,15 @@ void Sequence::rollback() {
 // What a cache held beyond what it holds now counts if it came since the last count.
 void Sequence::account() {
   if (cache_ == nullptr) return;
-  const CacheBytes bytes = cache_->bytes();
-  const std::size_t beyond = bytes.peak > peak_ ? bytes.peak - bytes.held : 0;
-  peak_ = bytes.peak;
-  Settings::get().held.change(std::exchange(accounted_, bytes.held), bytes.held, beyond);
+  const CacheBytes of_cache = cache_->bytes();
+  const std::size_t beyond = of_cache.peak > peak_ ? of_cache.peak - of_cache.held : 0;
+  peak_ = of_cache.peak;
+  const std::size_t held = bytes();
+  Settings::get().held.change(std::exchange(accounted_, held), held, beyond);
+}
+
+std::size_t Sequence::bytes() const {
+  return (cache_ != nullptr ? cache_->bytes().held : 0) + (turn_ ? turn_->cache->bytes().held : 0);
 }
 
 }  // namespace zeromerge::plugin

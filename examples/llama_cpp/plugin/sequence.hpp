@@ -67,9 +67,18 @@ class Sequence {
   void append(const std::vector<std::size_t>& cells, bool answered);
   // What layers hold behind so many tokens is none of the chain's.
   std::size_t agreed() const noexcept { return agreed_; }
-  // Whether all layers can go back to what is agreed, or to so many tokens.
+  // Whether all layers can go back to what is agreed, or to so many tokens: from there, or from where the
+  // newest turn began.
   bool can_go_back() const;
   bool can_go_back_to(std::size_t tokens) const;
+  // Rows of a prompt are about to come behind what is compressed: if a turn begins with them this is kept,
+  // until more tokens have been decoded than can be taken back. (Of the turn's own tokens the end of its
+  // prompt may drop some, so a log would not lead back to it.)
+  void begin_turn();
+  // Tokens before the turn that can be taken back; the chain's size if there is none.
+  std::size_t turn() const noexcept { return turn_ ? turn_->tokens : chain.size(); }
+  // Tokens of a layer that go_back() will leave.
+  std::size_t left(std::size_t layer) const;
   // Whether they would go back to a past that they have read without queries and not compressed since, so
   // that it could as well be read again.
   bool goes_back_to_what_it_read() const;
@@ -96,7 +105,7 @@ class Sequence {
   void answer_block(std::size_t layer, const RowView& q, const RowView& k, const RowView& v,
                     const OutView& out);
   // All layers have answered `tokens` rows.
-  void has_answered(std::size_t tokens) { settle_ -= settle_ < tokens ? settle_ : tokens; }
+  void has_answered(std::size_t tokens);
 
   // ---- what the program asks for
 
@@ -109,6 +118,8 @@ class Sequence {
   // Holds again what it remembered. The engine must show that past at the next call.
   void rollback();
 
+  // What it holds.
+  std::size_t bytes() const;
   // Brings the process's count of bytes up to date.
   void account();
 
@@ -125,16 +136,26 @@ class Sequence {
     std::size_t read;
   };
 
+  // What was compressed when a turn began.
+  struct Turn {
+    std::unique_ptr<AnyCache> cache;
+    std::size_t tokens;
+  };
+
+  bool can_truncate(std::size_t tokens) const;
+  void copy_cache(Sequence& to) const;
+
   std::uint64_t number_;
   std::unique_ptr<AnyCache> cache_;
+  std::optional<Turn> turn_;
   std::unique_ptr<Checkpoint> checkpoint_;  // it goes with cache_, in whose count it is
   std::optional<Imprint> imprint_;
-  std::size_t accounted_ = 0;               // bytes of cache_ in the process's count
-  std::size_t peak_ = 0;                    // of cache_ when it was counted last
-  std::size_t agreed_ = 0;                  // tokens up to which layers and chain say the same
-  std::size_t settle_ = 0;                  // rows that still count as a prompt's
-  std::size_t read_ = 0;                    // tokens that came without queries when the cache was made
-  std::size_t reading_from_ = 0;            // tokens of the prompt while it is read a second time, else 0
+  std::size_t accounted_ = 0;     // bytes of cache_ in the process's count
+  std::size_t peak_ = 0;          // of cache_ when it was counted last
+  std::size_t agreed_ = 0;        // tokens up to which layers and chain say the same
+  std::size_t settle_ = 0;        // rows that still count as a prompt's
+  std::size_t read_ = 0;          // tokens that came without queries when the cache was made
+  std::size_t reading_from_ = 0;  // tokens of the prompt while it is read a second time, else 0
 };
 
 }  // namespace zeromerge::plugin

@@ -62,6 +62,10 @@ class Turns {
     singles_ = 0;
   }
 
+  // Tokens before the newest turn, and behind the row at which its prompt ended, if it has.
+  std::size_t first() const noexcept { return turns_.empty() ? 0 : turns_.back().first; }
+  std::size_t prompt_end() const noexcept { return turns_.back().output; }
+
   // Whether the newest prompt's output has been asked for, so that what comes next may be decoded.
   bool has_output() const noexcept { return !turns_.empty() && turns_.back().output != kNone; }
 

@@ -92,6 +92,8 @@ class AnyCache {
   // A cache of its own that holds a copy of a sequence; see KvCache::fork.
   virtual std::unique_ptr<AnyCache> fork(std::size_t sequence = 0) const = 0;
   virtual const Geometry& geometry() const = 0;
+  // Tokens that can be taken back from what is compressed: rollback= of the policy.
+  virtual std::size_t rollback_tokens() const = 0;
   virtual CacheBytes bytes() const = 0;
   virtual std::size_t workspace_bytes() const = 0;
   virtual void set_executor(Executor executor) = 0;
@@ -223,6 +225,7 @@ class CacheAdapter final : public AnyCache {
     return std::make_unique<CacheAdapter>(spec(), cache_.fork(sequence));
   }
   const Geometry& geometry() const override { return cache_.geometry(); }
+  std::size_t rollback_tokens() const override { return cache_.policy().areas.rollback; }
   CacheBytes bytes() const override { return cache_.bytes(); }
   std::size_t workspace_bytes() const override { return cache_.workspace_bytes(); }
   void set_executor(Executor executor) override { cache_.set_executor(std::move(executor)); }
