@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <deque>
@@ -65,7 +66,7 @@ TEST(UndoLog, GivesStepsOfAnySizeBackLastFirst) {
             const Known& expected = known.back()[--at];
             ASSERT_EQ(record.kind, expected.kind);
             ASSERT_EQ(record.slot, expected.slot);
-            ASSERT_EQ(std::memcmp(record.payload, expected.payload.data(), expected.payload.size()), 0);
+            ASSERT_TRUE(std::equal(expected.payload.begin(), expected.payload.end(), record.payload));
           });
           ASSERT_EQ(at, 0u);
           known.pop_back();
