@@ -43,7 +43,7 @@ class Keys {
     scale_.resize(scale_bytes(rows));
     tiles_.resize(tiles_bytes(rows));
   }
-  static constexpr std::size_t exact_from() noexcept { return 0; }  // see PackedRows
+  static std::size_t exact_from() noexcept { return 0; }  // see PackedRows
   bool packs_late() const noexcept { return false; }
   void settle(std::size_t, std::size_t rows, std::size_t) { resize(rows); }
   void make_room(std::size_t rows, std::size_t, std::size_t, bool) { resize(rows); }

@@ -37,7 +37,7 @@ class Values {
     scale_.resize(scale_bytes(rows));
     rows_.resize(rows_bytes(rows));
   }
-  static constexpr std::size_t exact_from() noexcept { return 0; }  // see PackedRows
+  static std::size_t exact_from() noexcept { return 0; }  // see PackedRows
   bool packs_late() const noexcept { return false; }
   void settle(std::size_t, std::size_t rows, std::size_t) { resize(rows); }
   void make_room(std::size_t rows, std::size_t, std::size_t, bool) { resize(rows); }
