@@ -49,8 +49,10 @@ void Pool::give_back() {
 }
 
 // A page goes once the caches hold all of its cells. The newest cell of a sequence stays: if the engine moves
-// the past, it shows there. So do those of a turn that may be taken back in part.
+// the past, it shows there. So do those of a turn that may be taken back in part, and the first few: a server
+// that gives a conversation's slot to another one keeps what both begin with, a template's words at least.
 void Pool::give_back(std::size_t stream, std::vector<std::size_t> cells) {
+  constexpr std::size_t kBeginning = 32;
   struct Holder {
     const Chain* chain;
     std::size_t held;  // tokens that all layers hold
@@ -74,7 +76,8 @@ void Pool::give_back(std::size_t stream, std::vector<std::size_t> cells) {
     bool any = false;
     for (const Holder& h : holders) {
       if (!h.chain->contains(cell)) continue;
-      if (h.chain->place(cell) >= std::min(h.held, h.done)) return false;
+      const std::size_t place = h.chain->place(cell);
+      if (place < kBeginning || place >= std::min(h.held, h.done)) return false;
       any = true;
     }
     return any;
