@@ -154,6 +154,14 @@ class Server:
             response.close()
         connection.close()
 
+    def wait_until_idle(self, seconds=60):
+        """A slot whose answer was broken off is busy for a moment; meanwhile its conversation would get another one."""
+        end = time.monotonic() + seconds
+        while any(slot["is_processing"] for slot in self.request("GET", "/slots")[1]):
+            if time.monotonic() > end:
+                raise ServerError(f"a slot is still busy after {seconds} s; its log: {self.log}")
+            time.sleep(0.02)
+
     def slot(self, action, slot, file="slot.bin"):
         return self.post(f"/slots/{slot}?action={action}", {"filename": file})
 

@@ -83,6 +83,7 @@ class Scenario:
         chat.past = list(self.expected[chat.conversation.index].pasts[step])
         try:
             chat.cancel(self.turn_of(chat, step), after)
+            self.server.wait_until_idle()
         except ServerError as error:
             self.report.check(f"{self.label}: cancelled after {after} tokens", str(error))
 
