@@ -170,11 +170,12 @@ void Pool::give_up_overwritten(const StreamPlan& plan, std::size_t view) {
 }
 
 // With reclaiming on, the engine can restore nothing but zeros, so only its cache knows a sequence. Otherwise
-// a program that has had one sequence at a time has no use for an old one; a server with several saves those
-// that are idle and restores them, and what it is to answer must not depend on that.
+// a program that has had one sequence at a time has no use for an old one, and what has lost nothing can be
+// read again. But a server with several saves those that are idle and restores them, and what it is to answer
+// must not depend on that.
 bool Pool::is_worth_parking(const Sequence& sequence) const {
   if (Settings::get().reclaim()) return sequence.cache() != nullptr;
-  return several_ && sequence.is_compressed();
+  return several_ && sequence.is_compressed() && sequence.has_dropped();
 }
 
 // What goes on from a small part of a sequence is another one, which has taken its place: the engine may have

@@ -105,6 +105,13 @@ bool Sequence::is_compressed() const {
   return true;
 }
 
+bool Sequence::has_dropped() const {
+  for (std::size_t l = 0; l < cache_->geometry().layers; ++l)
+    for (std::size_t h = 0; h < cache_->geometry().shape(l).kv_heads; ++h)
+      if (cache_->layer(l).entries(h) < held(l)) return true;
+  return false;
+}
+
 std::size_t Sequence::left(std::size_t layer) const {
   return can_truncate(agreed_) ? std::min(held(layer), agreed_) : turn_->tokens;
 }

@@ -85,6 +85,8 @@ class Sequence {
   void go_back();
   // Whether there is a cache whose prompt has ended in all layers.
   bool is_compressed() const;
+  // Whether a head holds fewer entries than there were tokens.
+  bool has_dropped() const;
   // Tokens that a layer holds.
   std::size_t held(std::size_t layer) const { return cache_->layer(layer).tokens(); }
   // A layer takes the next tokens of the chain, whose queries are gone.
