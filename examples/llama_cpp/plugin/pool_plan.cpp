@@ -48,36 +48,35 @@ void Pool::give_back() {
   }
 }
 
-// A page goes once the caches hold all of its cells. The newest cell of a sequence stays: if the engine moves
-// the past, it shows there. So do those of a turn that may be taken back in part, and the first few: a server
-// that gives a conversation's slot to another one keeps what both begin with, a template's words at least.
+// A page goes once the caches hold all of its cells. Those that a sequence may need wait, and the first few
+// stay: a server that gives a conversation's slot to another one keeps what both begin with, a template's
+// words at least.
 void Pool::give_back(std::size_t stream, std::vector<std::size_t> cells) {
   constexpr std::size_t kBeginning = 32;
   struct Holder {
-    const Chain* chain;
+    const Sequence* sequence;
     std::size_t held;  // tokens that all layers hold
-    std::size_t done;  // of them so many will not be asked for again
   };
   std::vector<Holder> holders;
   for (const auto& sequence : sequences_[stream]) {
-    if (sequence->chain.size() == 0) continue;
     std::size_t held = sequence->cache() != nullptr ? sequence->chain.size() : 0;
     for (std::size_t l = 0; l < states_.size() && held != 0; ++l) held = std::min(held, sequence->held(l));
-    holders.push_back({&sequence->chain, held, std::min(sequence->turn(), sequence->chain.size() - 1)});
+    holders.push_back({sequence.get(), held});
   }
-  const auto stays = [&](std::size_t cell) {
+  const auto waits = [&](std::size_t cell) {
     return std::any_of(holders.begin(), holders.end(), [cell](const Holder& h) {
-      return h.chain->contains(cell) && h.chain->place(cell) >= h.done;
+      const Chain& chain = h.sequence->chain;
+      return chain.contains(cell) && h.sequence->may_need(chain.place(cell));
     });
   };
   for (const std::size_t cell : cells)
-    if (stays(cell)) waiting_[stream].push_back(cell);
+    if (waits(cell)) waiting_[stream].push_back(cell);
   store_.give_back(stream, std::move(cells), [&](std::size_t cell) {
     bool any = false;
     for (const Holder& h : holders) {
-      if (!h.chain->contains(cell)) continue;
-      const std::size_t place = h.chain->place(cell);
-      if (place < kBeginning || place >= std::min(h.held, h.done)) return false;
+      if (!h.sequence->chain.contains(cell)) continue;
+      const std::size_t place = h.sequence->chain.place(cell);
+      if (place < kBeginning || place >= h.held || h.sequence->may_need(place)) return false;
       any = true;
     }
     return any;

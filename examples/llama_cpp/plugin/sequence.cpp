@@ -16,7 +16,7 @@ void Sequence::start(std::unique_ptr<AnyCache> cache) {
 
 void Sequence::drop() noexcept {
   imprint_.reset();
-  turn_.reset();
+  marks_.clear();
   checkpoint_.reset();
   cache_.reset();
   settle_ = read_ = reading_from_ = peak_ = agreed_ = 0;
@@ -46,10 +46,11 @@ std::unique_ptr<Sequence> Sequence::resume(std::size_t cells, std::uint64_t numb
 
 // As much of it as `to` can use.
 void Sequence::copy_cache(Sequence& to) const {
-  if (!can_go_back_to(to.agreed_)) return;
-  const bool with_turn = turn_ && turn_->tokens <= to.agreed_;
-  to.cache_ = (can_truncate(to.agreed_) ? cache_ : turn_->cache)->fork();
-  if (with_turn) to.turn_ = Turn{turn_->cache->fork(), turn_->tokens};
+  AnyCache* from = way_back_to(to.agreed_);
+  if (from == nullptr) return;
+  to.cache_ = from->fork();
+  for (const Mark& mark : marks_)
+    if (mark.tokens <= to.agreed_) to.marks_.push_back({mark.cache->fork(), mark.tokens});
   to.account();
 }
 
@@ -65,29 +66,44 @@ void Sequence::cut(std::size_t tokens) {
 
 void Sequence::begin_turn() {
   if (settle_ != 0 || reading_from_ != 0 || !is_compressed() || cache_->rollback_tokens() == 0) return;
-  if (turn_ && turns.first() < chain.size()) return;
-  turn_ = Turn{cache_->fork(), chain.size()};
+  if (!marks_.empty() && turns.first() < chain.size()) return;
+  marks_.clear();
+  marks_.push_back({cache_->fork(), chain.size()});
   account();
+}
+
+bool Sequence::may_need(std::size_t place) const {
+  if (place + 1 == chain.size()) return true;
+  if (marks_.empty() || place < marks_.front().tokens) return false;
+  return !turns.has_output() || place < turns.prompt_end();
 }
 
 void Sequence::append(const std::vector<std::size_t>& cells, bool answered) {
   imprint_.reset();
-  if (turn_ && chain.size() < turn_->tokens) turn_.reset();
+  std::erase_if(marks_, [&](const Mark& mark) { return mark.tokens > chain.size(); });
   for (const std::size_t cell : cells) chain.append(cell);
   if (answered) agreed_ = chain.size();
 }
 
 bool Sequence::can_go_back() const { return can_go_back_to(agreed_); }
 
-bool Sequence::can_go_back_to(std::size_t tokens) const {
-  return can_truncate(tokens) || (turn_ && turn_->tokens <= tokens);
+bool Sequence::can_go_back_to(std::size_t tokens) const { return way_back_to(tokens) != nullptr; }
+
+bool Sequence::can_truncate(AnyCache* cache, std::size_t tokens) {
+  if (cache == nullptr) return false;
+  for (std::size_t l = 0; l < cache->geometry().layers; ++l) {
+    const AnyLayer& layer = cache->layer(l);
+    if (layer.tokens() > tokens && !layer.can_truncate(tokens)) return false;
+  }
+  return true;
 }
 
-bool Sequence::can_truncate(std::size_t tokens) const {
-  if (cache_ == nullptr) return false;
-  for (std::size_t l = 0; l < cache_->geometry().layers; ++l)
-    if (held(l) > tokens && !cache_->layer(l).can_truncate(tokens)) return false;
-  return true;
+// The cache from which to go back to so many tokens, or on to them; null: there is none.
+AnyCache* Sequence::way_back_to(std::size_t tokens) const {
+  if (can_truncate(cache_.get(), tokens)) return cache_.get();
+  for (auto mark = marks_.rbegin(); mark != marks_.rend(); ++mark)
+    if (can_truncate(mark->cache.get(), tokens)) return mark->cache.get();
+  return nullptr;
 }
 
 // The queries of tokens that are taken back would keep their part in the scores of a prompt.
@@ -113,12 +129,13 @@ bool Sequence::has_dropped() const {
 }
 
 std::size_t Sequence::left(std::size_t layer) const {
-  return can_truncate(agreed_) ? std::min(held(layer), agreed_) : turn_->tokens;
+  return std::min(way_back_to(agreed_)->layer(layer).tokens(), agreed_);
 }
 
 void Sequence::go_back() {
-  if (!can_truncate(agreed_)) {
-    cache_ = turn_->cache->fork();
+  AnyCache* from = way_back_to(agreed_);
+  if (from != cache_.get()) {
+    cache_ = from->fork();
     settle_ = 0;
     account();
   }
@@ -149,6 +166,8 @@ void Sequence::finish_prompt() {
   for (std::size_t l = 0; l < cache_->geometry().layers; ++l) open = open || cache_->layer(l).in_prompt();
   if (!open) return;
   cache_->finish_prompt();
+  if (Settings::get().reclaim() && cache_->rollback_tokens() != 0)
+    marks_.push_back({cache_->fork(), held(0)});
   account();
 }
 
@@ -179,8 +198,9 @@ void Sequence::answer_block(std::size_t layer, const RowView& q, const RowView& 
 
 void Sequence::has_answered(std::size_t tokens) {
   settle_ -= std::min(settle_, tokens);
-  if (!turn_ || !turns.has_output() || chain.size() <= turns.prompt_end() + cache_->rollback_tokens()) return;
-  turn_.reset();
+  if (marks_.empty() || Settings::get().reclaim() || !turns.has_output()) return;
+  if (chain.size() <= turns.prompt_end() + cache_->rollback_tokens()) return;
+  marks_.clear();
   account();
 }
 
@@ -208,7 +228,7 @@ void Sequence::checkpoint() {
 void Sequence::rollback() {
   cache_->rollback(checkpoint_->held);
   imprint_.reset();
-  turn_.reset();
+  marks_.clear();
   chain = checkpoint_->chain;
   agreed_ = chain.size();
   turns = checkpoint_->turns;
@@ -229,7 +249,9 @@ void Sequence::account() {
 }
 
 std::size_t Sequence::bytes() const {
-  return (cache_ != nullptr ? cache_->bytes().held : 0) + (turn_ ? turn_->cache->bytes().held : 0);
+  std::size_t bytes = cache_ != nullptr ? cache_->bytes().held : 0;
+  for (const Mark& mark : marks_) bytes += mark.cache->bytes().held;
+  return bytes;
 }
 
 }  // namespace zeromerge::plugin

@@ -72,11 +72,13 @@ class Sequence {
   bool can_go_back() const;
   bool can_go_back_to(std::size_t tokens) const;
   // Rows of a prompt are about to come behind what is compressed: if a turn begins with them this is kept,
-  // until more tokens have been decoded than can be taken back. (Of the turn's own tokens the end of its
-  // prompt may drop some, so a log would not lead back to it.)
+  // until more tokens have been decoded than can be taken back; with reclaiming on, where the engine has
+  // nothing to read again, until the next turn. (Of the turn's own tokens the end of its prompt may drop
+  // some, so a log would not lead back to it.)
   void begin_turn();
-  // Tokens before the turn that can be taken back; the chain's size if there is none.
-  std::size_t turn() const noexcept { return turn_ ? turn_->tokens : chain.size(); }
+  // Whether the token at `place` may have to be read again. Nothing shows that the engine has moved the past
+  // but the newest one's key.
+  bool may_need(std::size_t place) const;
   // Tokens of a layer that go_back() will leave.
   std::size_t left(std::size_t layer) const;
   // Whether they would go back to a past that they have read without queries and not compressed since, so
@@ -138,18 +140,19 @@ class Sequence {
     std::size_t read;
   };
 
-  // What was compressed when a turn began.
-  struct Turn {
+  // What was compressed when a turn began or, with reclaiming on, when its prompt ended.
+  struct Mark {
     std::unique_ptr<AnyCache> cache;
     std::size_t tokens;
   };
 
-  bool can_truncate(std::size_t tokens) const;
+  static bool can_truncate(AnyCache* cache, std::size_t tokens);
+  AnyCache* way_back_to(std::size_t tokens) const;
   void copy_cache(Sequence& to) const;
 
   std::uint64_t number_;
   std::unique_ptr<AnyCache> cache_;
-  std::optional<Turn> turn_;
+  std::vector<Mark> marks_;                 // in the order of their tokens
   std::unique_ptr<Checkpoint> checkpoint_;  // it goes with cache_, in whose count it is
   std::optional<Imprint> imprint_;
   std::size_t accounted_ = 0;     // bytes of cache_ in the process's count

@@ -124,6 +124,17 @@ class Scenario:
             self.cancel(chat, "turn 3", after=3)
         self.at_once("edited again")
 
+    def long_answer(self, tokens):
+        """More tokens than can be taken back one by one, and then the answer is asked for anew. Follows slots_kept()."""
+        self.report.say(f"{self.label}: a long answer is asked for anew")
+        chat = self.chats[2]
+        chat.past, chat.slot = list(self.expected[chat.conversation.index].pasts["turn 4"]), -1
+        try:
+            chat.ask(self.turn_of(chat, "turn 4"), tokens)
+        except ServerError as error:
+            self.report.check(f"{self.label}: a long answer", str(error))
+        self.ask(chat, "turn 4")
+
     def save_and_restore(self):
         """A slot saved, erased and restored twice, then all erased. Follows slots_kept()."""
         self.report.say(f"{self.label}: a slot saved, erased, restored")

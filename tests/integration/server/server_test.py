@@ -111,6 +111,8 @@ class Run:
         with self.server(f"slots kept{suffix}", "--no-cache-idle-slots", reclaim=reclaim) as server:
             scenario = Scenario(server, self.report, f"slots kept{suffix}", self.conversations, expected)
             scenario.slots_kept()
+            if reclaim:  # otherwise it would be read again from the cells, which are there
+                scenario.long_answer(150)
             before = {} if self.options.plain else self.expect_nothing_read_again(scenario)
             scenario.save_and_restore()
             after = {} if self.options.plain else scenario.statistics(False)
