@@ -69,8 +69,10 @@ void Pool::give_back(std::size_t stream, std::vector<std::size_t> cells) {
       return chain.contains(cell) && h.sequence->may_need(chain.place(cell));
     });
   };
-  for (const std::size_t cell : cells)
-    if (waits(cell)) waiting_[stream].push_back(cell);
+  // Their pages go with the last of them, so only then are the layers asked.
+  const auto due = std::stable_partition(cells.begin(), cells.end(), waits);
+  waiting_[stream].insert(waiting_[stream].end(), cells.begin(), due);
+  cells.erase(cells.begin(), due);
   store_.give_back(stream, std::move(cells), [&](std::size_t cell) {
     bool any = false;
     for (const Holder& h : holders) {
@@ -240,11 +242,12 @@ void Pool::prepare(StreamPlan& plan, Part& part, const std::vector<char>* output
 void Pool::hold(Sequence& sequence, std::size_t stream) {
   const std::vector<std::size_t>& order = sequence.chain.order();
   const std::size_t layers = states_.size();
-  bool anew = !sequence.can_go_back();
+  AnyCache* source = sequence.way_back_to(sequence.agreed());
+  bool anew = source == nullptr;
   anew = anew || (sequence.goes_back_to_what_it_read() && is_there(sequence, stream));
   std::size_t most = 0;
   for (std::size_t l = 0; l < layers; ++l) {
-    const std::size_t from = anew ? 0 : sequence.left(l);
+    const std::size_t from = anew ? 0 : std::min(source->layer(l).tokens(), sequence.agreed());
     most = std::max(most, order.size() - from);
     if (from < order.size()) require(l, stream, &order[from], order.size() - from, anew);
   }

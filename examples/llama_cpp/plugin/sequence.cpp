@@ -85,10 +85,6 @@ void Sequence::append(const std::vector<std::size_t>& cells, bool answered) {
   if (answered) agreed_ = chain.size();
 }
 
-bool Sequence::can_go_back() const { return can_go_back_to(agreed_); }
-
-bool Sequence::can_go_back_to(std::size_t tokens) const { return way_back_to(tokens) != nullptr; }
-
 bool Sequence::can_truncate(AnyCache* cache, std::size_t tokens) {
   if (cache == nullptr) return false;
   for (std::size_t l = 0; l < cache->geometry().layers; ++l) {
@@ -98,7 +94,6 @@ bool Sequence::can_truncate(AnyCache* cache, std::size_t tokens) {
   return true;
 }
 
-// The cache from which to go back to so many tokens, or on to them; null: there is none.
 AnyCache* Sequence::way_back_to(std::size_t tokens) const {
   if (can_truncate(cache_.get(), tokens)) return cache_.get();
   for (auto mark = marks_.rbegin(); mark != marks_.rend(); ++mark)
@@ -126,10 +121,6 @@ bool Sequence::has_dropped() const {
     for (std::size_t h = 0; h < cache_->geometry().shape(l).kv_heads; ++h)
       if (cache_->layer(l).entries(h) < held(l)) return true;
   return false;
-}
-
-std::size_t Sequence::left(std::size_t layer) const {
-  return std::min(way_back_to(agreed_)->layer(layer).tokens(), agreed_);
 }
 
 void Sequence::go_back() {

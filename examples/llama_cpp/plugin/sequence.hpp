@@ -67,10 +67,10 @@ class Sequence {
   void append(const std::vector<std::size_t>& cells, bool answered);
   // What layers hold behind so many tokens is none of the chain's.
   std::size_t agreed() const noexcept { return agreed_; }
-  // Whether all layers can go back to what is agreed, or to so many tokens: from there, or from where the
-  // newest turn began.
-  bool can_go_back() const;
-  bool can_go_back_to(std::size_t tokens) const;
+  // The cache from which all layers can go back to so many tokens, or on to them: its own, or what was kept
+  // when the newest turn began or its prompt ended. Null: none.
+  AnyCache* way_back_to(std::size_t tokens) const;
+  bool can_go_back_to(std::size_t tokens) const { return way_back_to(tokens) != nullptr; }
   // Rows of a prompt are about to come behind what is compressed: if a turn begins with them this is kept,
   // until more tokens have been decoded than can be taken back; with reclaiming on, where the engine has
   // nothing to read again, until the next turn. (Of the turn's own tokens the end of its prompt may drop
@@ -79,11 +79,10 @@ class Sequence {
   // Whether the token at `place` may have to be read again. Nothing shows that the engine has moved the past
   // but the newest one's key.
   bool may_need(std::size_t place) const;
-  // Tokens of a layer that go_back() will leave.
-  std::size_t left(std::size_t layer) const;
   // Whether they would go back to a past that they have read without queries and not compressed since, so
   // that it could as well be read again.
   bool goes_back_to_what_it_read() const;
+  // Back to what is agreed.
   void go_back();
   // Whether there is a cache whose prompt has ended in all layers.
   bool is_compressed() const;
@@ -147,7 +146,6 @@ class Sequence {
   };
 
   static bool can_truncate(AnyCache* cache, std::size_t tokens);
-  AnyCache* way_back_to(std::size_t tokens) const;
   void copy_cache(Sequence& to) const;
 
   std::uint64_t number_;

@@ -65,7 +65,8 @@ class Run:
         self.model = expanded(options)
         # The rounding of sums depends on what else is in a batch. With a budget it may decide which of two entries stays.
         exact = options.plain or options.policy == "full"
-        self.report = Report(options.tie or (0.05 if exact else 0.2), options.drift or (0.05 if exact else 0.3))
+        tie, drift = (0.05, 0.05) if exact else (0.2, 0.3)
+        self.report = Report(tie if options.tie is None else options.tie, drift if options.drift is None else options.drift)
         self.conversations = [Conversation(i) for i in range(4)]
         self.threads = ["-t", str(options.threads)] if options.threads else []
         self.compressed = not options.plain and options.policy != "full"
